@@ -1,0 +1,7 @@
+//go:build race
+
+package store
+
+// pointStride: the race detector makes SQLite ten times slower and sees the same goroutines at every point, so it gets
+// every fifth. Without it, all are run.
+const pointStride = 5
