@@ -1,0 +1,139 @@
+package tasks
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/tasks/store"
+)
+
+// record is a task as it is stored: everything that must survive a crash. It is never changed in place once it was
+// published; (*task).change works on a clone.
+type record struct {
+	ID       string          `json:"id"`
+	Verb     string          `json:"verb"`
+	Params   json.RawMessage `json:"params"`
+	Flow     string          `json:"flow,omitempty"`
+	Tag      string          `json:"tag"`
+	Who      string          `json:"who"`
+	State    State           `json:"state"`
+	Created  time.Time       `json:"created"`
+	Started  time.Time       `json:"started,omitzero"`
+	Ended    time.Time       `json:"ended,omitzero"`
+	Updated  time.Time       `json:"updated"`
+	Steps    []stepRecord    `json:"steps"`
+	Stop     *request        `json:"stop,omitempty"`
+	Revert   *request        `json:"revert,omitempty"`
+	Cause    *cause          `json:"cause,omitempty"`
+	StopLost bool            `json:"stopLost,omitempty"`
+	Message  string          `json:"message,omitempty"`
+	Residue  []string        `json:"residue,omitempty"`
+	Remains  []string        `json:"remainder,omitempty"`
+	Finger   json.RawMessage `json:"fingerprint,omitempty"`
+	Done     int64           `json:"done,omitempty"` // bytes, as of the last change
+	Total    int64           `json:"total,omitempty"`
+	Deferred string          `json:"deferred,omitempty"` // id of the task that carries out what this one put off
+
+	version uint64 // of the store's row; 0 before the insert
+}
+
+// stepRecord is what is stored of a step.
+type stepRecord struct {
+	Name         string          `json:"name"`
+	State        StepState       `json:"state,omitempty"`
+	Plan         json.RawMessage `json:"plan,omitempty"`
+	Checkpoint   json.RawMessage `json:"checkpoint,omitempty"`
+	CheckpointAt time.Time       `json:"checkpointAt,omitzero"`
+	Started      time.Time       `json:"started,omitzero"`
+	Ended        time.Time       `json:"ended,omitzero"`
+	Error        string          `json:"error,omitempty"` // of its undo
+}
+
+// StepState is where a step is.
+type StepState string
+
+// The states of a step.
+const (
+	StepWaiting    StepState = ""
+	StepStarted    StepState = "started" // its plan is recorded; its effect may be there, in part or whole
+	StepDone       StepState = "done"
+	StepUndone     StepState = "undone"
+	StepUndoFailed StepState = "undo-failed"
+)
+
+// request is what a client asked of a task.
+type request struct {
+	At    time.Time `json:"at"`
+	Who   string    `json:"who"`
+	Force bool      `json:"force,omitempty"`
+	Retry bool      `json:"retry,omitempty"` // of an undo that failed
+}
+
+// cause is why a task is undone, or failed.
+type cause struct {
+	Kind    causeKind `json:"kind"`
+	Code    code.Code `json:"code"`
+	Message string    `json:"message"`
+	Step    string    `json:"step,omitempty"`
+}
+
+type causeKind string
+
+const (
+	causeStop   causeKind = "stop"
+	causeError  causeKind = "error"
+	causeRevert causeKind = "revert"
+)
+
+func (r *record) clone() *record {
+	c := *r
+	c.Steps = slices.Clone(r.Steps)
+	c.Residue = slices.Clone(r.Residue)
+	c.Remains = slices.Clone(r.Remains)
+	return &c
+}
+
+// row is the record as the store takes it, one version on.
+func (r *record) row() (store.Record, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return store.Record{}, code.Errorf(code.TaskPersist, "the task cannot be written as JSON: %w", err)
+	}
+	return store.Record{
+		ID: r.ID, Version: r.version + 1, Verb: r.Verb, Tag: r.Tag, Flow: r.Flow, State: string(r.State),
+		Cleared: r.State == Cleared, Created: r.Created, Updated: r.Updated, Body: body,
+	}, nil
+}
+
+func readRecord(row store.Record) (*record, error) {
+	r := &record{version: row.Version}
+	if err := json.Unmarshal(row.Body, r); err != nil {
+		return nil, code.Errorf(code.TaskPersist, "the stored task cannot be read: %w", err)
+	}
+	if r.ID != row.ID || r.Verb != row.Verb || string(r.State) != row.State {
+		return nil, code.Errorf(code.TaskPersist, "the stored task disagrees with its columns (id, verb or state)")
+	}
+	return r, nil
+}
+
+// current is the index of the step that is at work or was last: the last one that was started, or 0.
+func (r *record) current() int {
+	for i := len(r.Steps) - 1; i >= 0; i-- {
+		if r.Steps[i].State != StepWaiting {
+			return i
+		}
+	}
+	return 0
+}
+
+// undoFailed says whether an undo is left to be tried again.
+func (r *record) undoFailed() bool {
+	return slices.ContainsFunc(r.Steps, func(s stepRecord) bool { return s.State == StepUndoFailed })
+}
+
+// effects says whether any step may have had an effect that is not undone.
+func (r *record) effects() bool {
+	return slices.ContainsFunc(r.Steps, func(s stepRecord) bool { return s.State != StepWaiting && s.State != StepUndone })
+}

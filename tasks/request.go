@@ -1,0 +1,265 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/tasks/store"
+)
+
+// StopOptions are how a task is stopped.
+type StopOptions struct {
+	Who   string
+	Force bool // SIGKILL without SIGTERM; the undo is never skipped
+}
+
+// Stop asks that a task be cancelled, and returns after that is on stable storage (G2). By case:
+//
+//   - queued, running: it is recorded; the work is stopped and undone. From here on the task cannot commit, unless
+//     a program that decides had finished (StopLost).
+//   - aborting, recovering, and ended rolled back: true again; nothing changes, but Force takes effect.
+//   - committing: 410, naming the step; the task completes.
+//   - finished: 410, pointing at Task.revert. Failed without a stop: 410, the same.
+//
+// Errors besides: 401 unknown, 413 the store.
+func (e *Engine) Stop(id string, o StopOptions) error {
+	t, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	if o.Force {
+		t.mu.Lock()
+		t.forced = !t.state().Final()
+		t.mu.Unlock()
+	}
+	again := false
+	err = t.change(o.Who, "stop asked for", func(r *record) error {
+		switch {
+		case r.State == Queued && r.Revert == nil, r.State == Running:
+		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
+			again = true
+			return errStopped
+		case r.State == Committing:
+			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
+		case r.State == Failed:
+			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
+		default:
+			return code.Errorf(code.TaskState, "the task has finished; Task.revert undoes it")
+		}
+		now := time.Now().UTC()
+		r.State = Aborting
+		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
+		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.Steps[r.current()].Name}
+		return nil
+	})
+	if again {
+		err = nil
+	}
+	if err == nil && o.Force && !t.state().Final() {
+		t.force()
+	}
+	return err
+}
+
+func (t *task) stoppedMessage(r *record, who string) string {
+	if !r.effects() {
+		return fmt.Sprintf("stopped by %s before it began", who)
+	}
+	message := fmt.Sprintf("stopped by %s at step %s", who, r.Steps[r.current()].Name)
+	if p := t.progress.view(false); p.Done > 0 && p.Total > 0 {
+		message += fmt.Sprintf(", %.0f %% copied", p.Percent())
+	}
+	return message
+}
+
+// Preview is what a stop would do now.
+type Preview struct {
+	Cancelable      bool
+	Reason          string // why not
+	PointOfNoReturn string
+	Undo            []string
+	Remainder       []string
+}
+
+// Preview says what Stop would do, and does nothing.
+func (e *Engine) Preview(id string) (Preview, error) {
+	t, err := e.find(id)
+	if err != nil {
+		return Preview{}, err
+	}
+	r := t.record()
+	p := Preview{PointOfNoReturn: t.verb.Contract.PointOfNoReturn}
+	p.Cancelable, p.Reason = cancelable(r)
+	for i := len(r.Steps) - 1; p.Cancelable && i >= 0; i-- {
+		started := r.Steps[i].State == StepStarted || r.Steps[i].State == StepDone
+		if started && t.plan.Steps[i].Undone != "" {
+			p.Undo = append(p.Undo, t.plan.Steps[i].Undone)
+		}
+	}
+	if p.Cancelable && t.verb.Contract.Remainder != "" {
+		p.Remainder = []string{t.verb.Contract.Remainder}
+	}
+	return p, nil
+}
+
+func cancelable(r *record) (bool, string) {
+	switch r.State {
+	case Init, Queued, Running:
+		if r.Revert != nil {
+			return false, "it is being reverted"
+		}
+		return true, ""
+	case Committing:
+		return false, "it has passed its point of no return (step " + r.Steps[r.current()].Name + ")"
+	case Aborting, Recovering:
+		return false, "it is being undone already"
+	case Finished:
+		return false, "it has finished; revert undoes it"
+	default:
+		return false, "it has ended"
+	}
+}
+
+// Revert undoes a finished task, or tries the undo of a failed one again; it returns after that is on stable storage. By case:
+//
+//   - finished, of a verb that can: its locks are taken at once (410 naming the task that has them), then it is checked that
+//     nothing may have used the result (410 naming what); then it is recorded, and the undo runs.
+//   - failed: the entries whose undo failed are tried again.
+//   - being reverted, or reverted: true again.
+//   - not revertible, or failed past the point of no return: 441. Recovered after a stop or an error: 441; there is nothing to revert.
+//   - not ended: 403.
+func (e *Engine) Revert(ctx context.Context, id, who string) error {
+	t, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	if again, err := t.revertible(); again || err != nil {
+		return err
+	}
+	t.mu.Lock()
+	idle := t.idle
+	t.mu.Unlock()
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return code.Errorf(code.ResourceTimeout, "the task has not come to rest: %w", ctx.Err())
+		}
+	}
+	claim, blockers := e.locks.try(id, t.verb.Class, t.plan.Locks)
+	if claim == nil {
+		return code.Errorf(code.TaskState, "task %s uses the same volumes; revert when it has ended", blockers[0])
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			e.locks.leave(claim)
+		}
+	}()
+	if err := t.unused(ctx); err != nil {
+		return err
+	}
+	err = t.change(who, "revert asked for", func(r *record) error {
+		if r.State != Finished && r.State != Failed {
+			return code.Errorf(code.TaskState, "somebody else has reverted or cleared the task meanwhile")
+		}
+		if r.State == Finished {
+			r.Cause = &cause{causeRevert, 0, "reverted by " + who, ""}
+		}
+		r.Revert = &request{At: time.Now().UTC(), Who: who, Retry: r.State == Failed}
+		r.State = Queued
+		r.Residue = nil
+		for i := range r.Steps {
+			if r.Steps[i].State == StepUndoFailed {
+				r.Steps[i].State = StepDone
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	keep = true
+	t.mu.Lock()
+	t.claim = claim
+	t.mu.Unlock()
+	e.start(t)
+	return nil
+}
+
+// revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
+func (t *task) revertible() (again bool, err error) {
+	r := t.record()
+	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
+	switch {
+	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+		return true, nil
+	case !r.State.Final():
+		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
+	case r.State == Recovered:
+		return false, code.Errorf(code.NotRevertible, "the task was undone already; there is nothing to revert")
+	case r.State == Failed && !r.undoFailed():
+		return false, code.Errorf(code.NotRevertible, "the task failed past its point of no return; there is no undo to try again")
+	case r.State == Finished && t.verb.Contract.Revert == "":
+		return false, code.Errorf(code.NotRevertible, "%s cannot be reverted once it has finished", r.Verb)
+	}
+	return false, nil
+}
+
+// unused asks the verb whether the result may have been used since the finish (G8). The caller holds the task's locks.
+func (t *task) unused(ctx context.Context) error {
+	r := t.record()
+	if r.State == Failed || r.Revert != nil && r.Revert.Retry || t.plan.Unused == nil {
+		return nil
+	}
+	if len(r.Finger) == 0 {
+		return code.Errorf(code.TaskState, "the result was not recorded when the task finished, so it cannot be shown to be unused; delete it instead")
+	}
+	return t.call(func() error { return t.plan.Unused(ctx, &Scope{t: t, step: -1}, r.Finger) })
+}
+
+// beginRevert lets a recorded revert go on after a restart: the checks are made again under the locks.
+func (t *task) beginRevert(ctx context.Context) error {
+	if refused := t.unused(ctx); refused != nil {
+		if ctx.Err() != nil {
+			return t.ended(ctx)
+		}
+		return t.persist(agentItself, "revert refused: "+refused.Error(), func(r *record) error {
+			r.State, r.Revert, r.Cause = Finished, nil, nil
+			r.Message = "finished; not reverted: " + refused.Error()
+			return nil
+		})
+	}
+	return t.persist(agentItself, "the undo begins", func(r *record) error {
+		r.State = Recovering
+		return nil
+	})
+}
+
+// Clear accepts a final task for good: it leaves all lists, its undo is dropped, and what it had put off is recorded, in the
+// same transaction, as a task of its own. Errors: 401 unknown or cleared before, 410 not final, 413 the store.
+func (e *Engine) Clear(id, who string) error {
+	t, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	err = t.change(who, "cleared", func(r *record) error {
+		if !r.State.Final() {
+			return code.Errorf(code.TaskState, "the task has not ended (%s); stop it or wait for it, then clear it", r.State)
+		}
+		if r.State == Cleared {
+			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
+		}
+		r.State = Cleared
+		return nil
+	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	delete(e.tasks, id)
+	e.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,89 @@
+package tasks
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"vdsm-agent/internal/code"
+
+	"github.com/rs/zerolog"
+)
+
+// Scope is what a step sees of its task. It is valid during the call it was given to.
+type Scope struct {
+	t    *task
+	step int // index; -1 outside of steps
+}
+
+// TaskID is the task's id.
+func (s *Scope) TaskID() string { return s.t.record().ID }
+
+// Log is the task's logger: every line carries task, verb and flow.
+func (s *Scope) Log() *zerolog.Logger { return &s.t.log }
+
+// Plan reads this step's recorded plan into v.
+func (s *Scope) Plan(v any) error {
+	return s.read(s.t.record().Steps[s.step].Plan, v)
+}
+
+// PlanOf reads the plan of the step with that name; false if it was not started yet.
+func (s *Scope) PlanOf(name string, v any) (bool, error) {
+	steps := s.t.record().Steps
+	i := slices.IndexFunc(steps, func(r stepRecord) bool { return r.Name == name })
+	if i < 0 || steps[i].State == StepWaiting {
+		return false, nil
+	}
+	return true, s.read(steps[i].Plan, v)
+}
+
+// Started says whether the step with that name was ever started, whatever became of it.
+func (s *Scope) Started(name string) bool {
+	return slices.ContainsFunc(s.t.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State != StepWaiting })
+}
+
+// State is the task's state as it is recorded.
+func (s *Scope) State() State { return s.t.state() }
+
+func (s *Scope) read(raw json.RawMessage, v any) error {
+	if len(raw) == 0 {
+		return code.Errorf(code.General, "step %q has no plan", s.t.record().Steps[s.step].Name)
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return code.Errorf(code.General, "the recorded plan of step %q cannot be read: %w", s.t.record().Steps[s.step].Name, err)
+	}
+	return nil
+}
+
+// Checkpoint records how far the step has come; it returns after that is on stable storage. What it covers must have been
+// synced before. The error errStopped or errShutdown ends the step.
+func (s *Scope) Checkpoint(v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return code.Errorf(code.General, "the checkpoint cannot be written as JSON: %w", err)
+	}
+	return s.t.persist(agentItself, "", func(r *record) error {
+		if r.State == Aborting {
+			return errStopped
+		}
+		r.Steps[s.step].Checkpoint = raw
+		r.Steps[s.step].CheckpointAt = time.Now().UTC()
+		return nil
+	})
+}
+
+// LastCheckpoint reads what Checkpoint recorded last; false if nothing.
+func (s *Scope) LastCheckpoint(v any) (bool, error) {
+	raw := s.t.record().Steps[s.step].Checkpoint
+	if len(raw) == 0 {
+		return false, nil
+	}
+	return true, s.read(raw, v)
+}
+
+// Progress tells how many bytes of how many are done. It is cheap and may be called at any rate.
+func (s *Scope) Progress(done, total int64) { s.t.progress.set(done, total) }
+
+// Attach hands a worker to the engine, which ends it when the task is stopped and lets the task become final only when it
+// is gone. If the task was stopped already the worker is ended at once.
+func (s *Scope) Attach(w Worker) { s.t.attach(w) }

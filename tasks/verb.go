@@ -1,0 +1,157 @@
+package tasks
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// The tags of tasks. Engines list and clear only tasks tagged spm.
+const (
+	TagSPM   = "spm"   // submitted with a pool by an engine
+	TagLocal = "local" // the local command line without a pool, imports, reclaims
+)
+
+// Class groups verbs that share a limit of how many run at a time.
+type Class string
+
+// The classes.
+const (
+	ClassCopy  Class = "copy"  // moves much data
+	ClassLight Class = "light" // metadata, seconds at most
+)
+
+// Verb is an operation that runs as a task. All fields but Word and Admit are needed.
+type Verb struct {
+	Name     string // as clients call it: "Volume.copy"
+	Word     string // as engines know it: "copyImage"; "" = Name
+	Params   any    // the zero value of its parameter struct, for help texts
+	Ours     bool   // not a verb of VDSM: unknown parameters are refused
+	Forward  bool   // refused once its flow is cancelled; clean-up verbs are not
+	Class    Class
+	Contract Contract
+
+	// Plan makes the task's steps and locks from its id and parameters. It must depend on nothing else, touch nothing, and
+	// give the same steps after a restart. An error (1000) refuses the submit.
+	Plan func(id string, params json.RawMessage) (*Plan, error)
+	// Admit is what can be checked at once at submit, before the task exists: existence, room at a glance; at most 2 s,
+	// no locks, no effects. What needs more is the first step.
+	Admit func(ctx context.Context, params json.RawMessage) error
+}
+
+// Contract is a verb's row of the cancel matrix, in words for people and user interfaces.
+type Contract struct {
+	CancellableUntil string
+	PointOfNoReturn  string // the step, "" = none before the end
+	DecidedBy        string // the program that decides, "" = this agent
+	Undo             string // what has happened when a stopped task reads recovered
+	Remainder        string // what the undo may leave
+	Revert           string // what a revert of a finished task does; "" = NotRevertible
+	Bound            time.Duration
+}
+
+// Call is a verb that is answered at once and makes no task.
+type Call struct {
+	Name   string
+	Params any
+	Ours   bool
+	Answer func(ctx context.Context, params json.RawMessage) (any, error) // a nil result is answered as true
+}
+
+// Plan is what a verb will do with given parameters.
+type Plan struct {
+	Tag   string
+	Locks []Lock
+	Steps []Step
+	// Success is the sentence of the finished task; "" = "finished".
+	Success string
+
+	// Fingerprint is called after the last step and stored with the finish; Unused gets it back. May be nil.
+	Fingerprint func(ctx context.Context, s *Scope) (any, error)
+	// Unused is asked before a revert, under the task's locks: an error (410) names what may have used the result since.
+	// fingerprint is what Fingerprint returned, as JSON. May be nil.
+	Unused func(ctx context.Context, s *Scope, fingerprint json.RawMessage) error
+	// Deferred returns the task that carries out destruction which this one put off, or nil. It is recorded in the same
+	// transaction as the end that it is asked for. May be nil.
+	Deferred func(s *Scope, end End) *Submission
+}
+
+// End says which end of a task Deferred is asked about.
+type End string
+
+// The ends.
+const (
+	EndUndone   End = "undone"   // stopped or failed, and now undone
+	EndReverted End = "reverted" // reverted
+	EndCleared  End = "cleared"  // cleared, and nothing was submitted at an end before
+)
+
+// Lock is something that a task holds while it lives.
+type Lock struct {
+	Key       string // "domain/<uuid>", "image/<domain>/<uuid>"; compared as it is
+	Exclusive bool
+}
+
+// Step is a part of a task that is meaningful to a user. The engine calls Plan, stores what it returned, and only
+// then calls Do; after a crash it calls Check, and Do again unless Check says that the effect is there; Undo gets the
+// same plan, also when Do was never called, half done, or done. All functions may be nil but Do.
+type Step struct {
+	Name   string // "copy-data"
+	Undone string // what the undo has done, for messages: "destination volume removed"; "" if there is nothing to say
+
+	// Plan finds out what Do will do and what Undo will need. It has no effects. Its result is stored as JSON.
+	Plan func(ctx context.Context, s *Scope) (any, error)
+	// Do has the effect. It is idempotent together with Check: it may be called again after a crash at any line.
+	// When ctx ends it returns soon, with any error; the engine knows why.
+	Do func(ctx context.Context, s *Scope) error
+	// Check says whether Do's whole effect is there.
+	Check func(ctx context.Context, s *Scope) (bool, error)
+	// Undo takes the effect back. It is idempotent, and its ctx ends only when the agent does. An error is the residue.
+	Undo func(ctx context.Context, s *Scope) error
+
+	// Verify marks a step without effects: its Plan looks at the world, and its Do looks again when the task is resumed.
+	Verify bool
+	// PointOfNoReturn: recording this step's plan is the task's decision. It is retried until it is done.
+	PointOfNoReturn bool
+	// Refused says whether an error of a point of no return means that it was refused, so that, when Check finds no
+	// effect, the task is undone after all.
+	Refused func(error) bool
+	// DecidedBy names the program whose answer decides. After a stop Do goes on asserting the cancel until that program
+	// answers: nil means that it had finished, an error that it was cancelled.
+	DecidedBy string
+	// AskGrace is how long Do may take to end by itself after a stop before its workers get SIGTERM.
+	AskGrace time.Duration
+	// Remainder says what the undo leaves of this step, "" for nothing. Asked when the undo has passed the step.
+	Remainder func(s *Scope) string
+}
+
+// Worker is something outside the agent that works for a task and must be gone before the task is final.
+type Worker interface {
+	Pids() []int           // alive now
+	Describe() []string    // a sentence for each: pid, program, state, where it waits
+	Terminate()            // SIGTERM; idempotent
+	Kill()                 // SIGKILL of all of it; idempotent
+	Gone() <-chan struct{} // closed when all of it is proven gone
+}
+
+// Submission asks for a task.
+type Submission struct {
+	ID     string // chosen by the client, or "" for a new one
+	Verb   string
+	Params json.RawMessage
+	Flow   string // correlation id, "" = none
+	Who    string // the peer that asks
+}
+
+// TaskLock is the lock that a task holds on what belongs to it alone, such as its part of a trash.
+func TaskLock(id string) Lock { return Lock{Key: "task/" + id, Exclusive: true} }
+
+// Permanent marks an error of a committing step that no retry can mend: the task fails with this residue.
+func Permanent(err error, residue ...string) error { return &permanentError{err, residue} }
+
+type permanentError struct {
+	error
+	residue []string
+}
+
+func (e *permanentError) Unwrap() error { return e.error }
