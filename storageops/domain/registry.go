@@ -1,0 +1,338 @@
+package domain
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"vdsm-agent/internal/code"
+)
+
+// Options of a Registry.
+type Options struct {
+	Dir   string         // state directory; the roots are remembered below it
+	Owner Owner          // of what is created in a domain
+	Name  string         // this agent, for the people who read claims and manifests
+	Log   zerolog.Logger // what happened besides the answers
+}
+
+// Registry is the domains that this agent knows: those in its roots. A root is remembered as VDSM remembers those of
+// LOCALFS domains: <Dir>/mnt/<T> is a symbolic link to it, T its path with "_" doubled and "/" made "_".
+type Registry struct {
+	o    Options
+	mnt  string
+	step func(op, name string) error // given to every tree; see there
+
+	opening sync.Mutex // held while the roots are searched for a domain or one is created in them
+
+	mu      sync.Mutex
+	domains map[string]*Domain // opened ones; nil = closed
+}
+
+// Root is one directory that may hold domains. Err is nil, or why it cannot be read now (379).
+type Root struct {
+	Path string
+	Err  error
+}
+
+// OpenRegistry opens the registry of the state directory o.Dir, which is made if it is missing. A root that cannot be
+// read is no error: its domains answer 379 until it can.
+func OpenRegistry(o Options) (*Registry, error) {
+	r := &Registry{o: o, mnt: filepath.Join(o.Dir, "mnt"), domains: make(map[string]*Domain)}
+	if err := os.MkdirAll(r.mnt, dirMode); err != nil {
+		return nil, osError(err, "make", r.mnt)
+	}
+	if err := syncPath(o.Dir); err != nil {
+		return nil, err
+	}
+	roots, err := r.Roots()
+	if err != nil {
+		return nil, err
+	}
+	for _, root := range roots {
+		if root.Err == nil {
+			root.Err = r.cleanRoot(root.Path)
+		}
+		if root.Err != nil {
+			o.Log.Warn().Err(root.Err).Str("root", root.Path).Msg("a storage root is not usable now; it is tried again when asked for")
+		}
+	}
+	return r, nil
+}
+
+// AddRoot remembers a directory that may hold domains. It must be absolute and exist (379). Repeating it is no error.
+func (r *Registry) AddRoot(path string) error {
+	if !filepath.IsAbs(path) || strings.ContainsAny(path, "\n\r\x00") {
+		return code.Errorf(code.InvalidParameter, "%q is no absolute path of a directory", path)
+	}
+	path = filepath.Clean(path)
+	if err := checkRoot(path); err != nil {
+		return err
+	}
+	link := filepath.Join(r.mnt, mangle(path))
+	err := os.Symlink(path, link)
+	if errors.Is(err, fs.ErrExist) {
+		if to, err := os.Readlink(link); err != nil || to != path {
+			return code.Errorf(code.DomainAccess, "%s should be a symbolic link to %s but is not; remove it", link, path)
+		}
+	} else if err != nil {
+		return osError(err, "link", link)
+	}
+	return syncPath(r.mnt)
+}
+
+// Roots returns the remembered roots, sorted by path.
+func (r *Registry) Roots() ([]Root, error) {
+	entries, err := os.ReadDir(r.mnt)
+	if err != nil {
+		return nil, osError(err, "list", r.mnt)
+	}
+	var roots []Root
+	for _, e := range entries {
+		if path, err := os.Readlink(filepath.Join(r.mnt, e.Name())); err == nil && mangle(path) == e.Name() {
+			roots = append(roots, Root{path, checkRoot(path)})
+		}
+	}
+	slices.SortFunc(roots, func(a, b Root) int { return strings.Compare(a.Path, b.Path) })
+	return roots, nil
+}
+
+// List returns the UUIDs of the domains in all roots, sorted. It looks afresh. Domains in a root that cannot be read
+// are missing from it: Roots says which that are.
+func (r *Registry) List() []string {
+	roots, err := r.Roots()
+	if err != nil {
+		r.o.Log.Error().Err(err).Msg("cannot list the storage roots")
+	}
+	var ids []string
+	for _, root := range roots {
+		names, err := os.ReadDir(root.Path)
+		if err != nil {
+			continue
+		}
+		for _, e := range names {
+			if is, _ := isDomain(root.Path, e.Name()); is {
+				ids = append(ids, e.Name())
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// Get returns a domain to change; it is claimed for this agent until Close.
+//
+//   - There is none: 358; but 379 if it was there before, or if a root cannot be read that might hold it.
+//   - It is read-only or unreadable: 379, with its path. It works again by itself when the file system does.
+//   - It is claimed by somebody else: 651. It can be read but not changed: 394 (version), 372 (type).
+//
+// When another directory took the place of a domain, former *Domain of it answer 379.
+func (r *Registry) Get(uuid string) (*Domain, error) {
+	d, err := r.GetReadOnly(uuid)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.takeClaim(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// GetReadOnly is Get without the claim: the domain can be read, also while somebody else has claimed it.
+func (r *Registry) GetReadOnly(uuid string) (*Domain, error) {
+	if err := checkUUIDs("storage domain", uuid); err != nil {
+		return nil, err
+	}
+	if d, err := r.cached(uuid); d != nil || err != nil {
+		return d, err
+	}
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if d, err := r.cached(uuid); d != nil || err != nil {
+		return d, err
+	}
+	root, err := r.find(uuid)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.open(root, uuid)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.domains == nil {
+		d.close()
+		return nil, errClosed()
+	}
+	r.domains[uuid] = d
+	return d, nil
+}
+
+// Close gives up all claims. Domains that were got answer 379 from then on.
+func (r *Registry) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.domains {
+		d.close()
+	}
+	r.domains = nil
+}
+
+func errClosed() error {
+	return code.Errorf(code.ShuttingDown, "the agent is shutting down; ask again when it is back")
+}
+
+// cached returns the domain if it is open and still the directory of its path; nil if it must be opened.
+func (r *Registry) cached(uuid string) (*Domain, error) {
+	r.mu.Lock()
+	d, open := r.domains[uuid], r.domains != nil
+	r.mu.Unlock()
+	if !open {
+		return nil, errClosed()
+	}
+	if d == nil {
+		return nil, nil
+	}
+	there, err := os.Stat(d.Path())
+	if err != nil {
+		return nil, rootError(err, "find domain "+uuid+" in", d.rootPath)
+	}
+	ours, err := d.t.root.Stat(".")
+	if err == nil && os.SameFile(there, ours) {
+		_, err := d.t.lstat(metadataFile)
+		if notExist(err) {
+			err = rootError(fs.ErrNotExist, "find the metadata of domain "+uuid+" in", d.rootPath)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return d, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.domains[uuid] == d {
+		delete(r.domains, uuid)
+		d.log.Warn().Msg("another directory took the place of the domain; opening it afresh")
+		d.close()
+	}
+	return nil, nil
+}
+
+// find returns the root that holds the domain.
+func (r *Registry) find(uuid string) (string, error) {
+	roots, err := r.Roots()
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	var first fs.FileInfo
+	var unread error
+	for _, root := range roots {
+		if root.Err != nil {
+			unread = root.Err
+			continue
+		}
+		is, err := isDomain(root.Path, uuid)
+		if err != nil {
+			unread = err
+		}
+		if !is {
+			continue
+		}
+		fi, err := os.Lstat(filepath.Join(root.Path, uuid))
+		if err != nil {
+			return "", rootError(err, "find domain "+uuid+" in", root.Path)
+		}
+		if first != nil && os.SameFile(first, fi) {
+			continue // one directory by two paths
+		}
+		first, found = fi, append(found, root.Path)
+	}
+	switch {
+	case len(found) > 1:
+		return "", code.Errorf(code.DomainLayout, "domain %s is in more than one place: %s; disconnect all but the right one",
+			uuid, strings.Join(found, ", "))
+	case len(found) == 1:
+		return found[0], nil
+	case unread != nil:
+		return "", code.Errorf(code.DomainAccess, "domain %s is not in the roots that can be read: %w", uuid, unread)
+	}
+	return "", code.Errorf(code.DomainDoesNotExist, "there is no storage domain %s in the roots of this agent", uuid)
+}
+
+func (r *Registry) open(rootPath, uuid string) (*Domain, error) {
+	path := filepath.Join(rootPath, uuid)
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, rootError(err, "open", path)
+	}
+	d := &Domain{
+		id: uuid, rootPath: rootPath, agent: r.o.Name,
+		t:   &tree{root: root, path: path, owner: r.o.Owner, step: r.step},
+		log: r.o.Log.With().Str("domain", uuid).Str("path", path).Logger(),
+	}
+	for _, dir := range []string{mdDir, imagesDir} {
+		there, err := d.t.realDir(dir)
+		if err == nil && !there {
+			err = code.Errorf(code.DomainLayout, "domain %s has no directory %s; it is damaged", uuid, d.t.abs(dir))
+		}
+		if err != nil {
+			d.close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// isDomain answers whether the directory in the root looks like a domain, without following symbolic links. An error
+// means that it is not known.
+func isDomain(root, name string) (bool, error) {
+	if !isUUID(name) {
+		return false, nil
+	}
+	for _, dir := range []string{name, filepath.Join(name, mdDir)} {
+		dir = filepath.Join(root, dir)
+		fi, err := os.Lstat(dir)
+		if notExist(err) || err == nil && !fi.IsDir() {
+			return false, nil
+		}
+		if err != nil {
+			return false, rootError(err, "look at", dir)
+		}
+	}
+	return true, nil
+}
+
+func checkRoot(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return rootError(err, "open", path)
+	}
+	defer dir.Close()
+	if _, err := dir.Readdirnames(1); err != nil && !errors.Is(err, io.EOF) {
+		return rootError(err, "list", path)
+	}
+	return nil
+}
+
+// mangle makes one file name of a path, as VDSM does.
+func mangle(path string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(path, "_", "__"), "/", "_")
+}
+
+func syncPath(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return osError(err, "sync", dir)
+	}
+	defer f.Close()
+	return osError(f.Sync(), "sync", dir)
+}
