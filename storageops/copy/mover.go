@@ -1,0 +1,165 @@
+package copy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// How a worker of ours moves data.
+const (
+	chunk     = 1 << 20 // one request: a stop waits for those under way, milliseconds
+	underWay  = 8       // requests at the same time
+	blockSize = 4096    // what O_DIRECT wants offsets, lengths and buffers to be multiples of
+	announce  = 16 << 20
+)
+
+// answers writes lines; after an error it writes nothing more and keeps the error.
+type answers struct {
+	mu  sync.Mutex
+	w   io.Writer
+	err error
+}
+
+func (a *answers) line(words ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		_, a.err = fmt.Fprintln(a.w, words...)
+	}
+}
+
+func (a *answers) json(v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain structs always marshal
+	}
+	a.line(string(b))
+}
+
+// mover does pieces of work on dst with several under way, cuts them into slices, and says of each slice that it was reached
+// once all before it is on stable storage. The sync of a slice goes on while the next one is being written.
+// Its methods are called by one goroutine; after an error they do nothing, and end tells it.
+type mover struct {
+	dst    *os.File
+	out    *answers
+	limit  int64 // bytes of data in a slice
+	pieces chan task
+	cuts   chan *stretch
+	cur    *stretch
+	given  int64 // bytes of data handed to do, in all
+	inCur  int64 // of these, in cur
+
+	movers, syncer sync.WaitGroup
+
+	mu    sync.Mutex
+	moved int64
+	told  int64
+	err   error
+}
+
+// task is one piece: do is called with an aligned buffer of chunk bytes.
+type task struct {
+	do    func(buf []byte) error
+	bytes int64
+	in    *stretch
+}
+
+// stretch is a slice that is being written.
+type stretch struct {
+	wg         sync.WaitGroup
+	next, done int64
+}
+
+func newMover(dst *os.File, out *answers, done, total, limit int64) (*mover, error) {
+	out.line(lineTotal, total)
+	m := &mover{
+		dst: dst, out: out, limit: limit, pieces: make(chan task), cuts: make(chan *stretch), cur: &stretch{},
+		given: done, moved: done, told: done,
+	}
+	for range underWay {
+		buf, err := unix.Mmap(-1, 0, chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			close(m.pieces)
+			return nil, err
+		}
+		m.movers.Go(func() { m.move(buf) })
+	}
+	m.syncer.Go(m.sync)
+	return m, nil
+}
+
+func (m *mover) move(buf []byte) {
+	for p := range m.pieces {
+		if m.failed() == nil {
+			m.note(p.do(buf), p.bytes)
+		}
+		p.in.wg.Done()
+	}
+}
+
+func (m *mover) sync() {
+	for s := range m.cuts {
+		s.wg.Wait()
+		if m.failed() != nil {
+			continue
+		}
+		if err := fdatasync(m.dst); err != nil {
+			m.note(err, 0)
+			continue
+		}
+		m.out.line(lineReached, s.next, s.done)
+	}
+}
+
+func (m *mover) failed() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+func (m *mover) note(err error, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.err = err
+	}
+	if m.moved += bytes; m.moved-m.told >= announce {
+		m.told = m.moved
+		m.out.line(lineProgress, m.moved)
+	}
+}
+
+// do hands over a piece that ends before next and has bytes of data. It waits only while all hands are busy.
+func (m *mover) do(next, bytes int64, do func(buf []byte) error) error {
+	if err := m.failed(); err != nil {
+		return err
+	}
+	m.cur.wg.Add(1)
+	m.pieces <- task{do, bytes, m.cur}
+	m.given += bytes
+	if m.inCur += bytes; m.inCur >= m.limit {
+		m.cut(next)
+	}
+	return nil
+}
+
+// cut ends the slice at next. At most two slices are not synced at any time.
+func (m *mover) cut(next int64) {
+	m.cur.next, m.cur.done = next, m.given
+	m.cuts <- m.cur
+	m.cur, m.inCur = &stretch{}, 0
+}
+
+// end waits for all work and returns the first error. What was written after the last cut is not synced.
+func (m *mover) end() error {
+	close(m.pieces)
+	m.movers.Wait()
+	close(m.cuts)
+	m.syncer.Wait()
+	return m.failed()
+}

@@ -1,0 +1,203 @@
+package copy
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// WorkerCommand is the hidden command of the agent's binary that main answers with WorkerMain.
+const WorkerCommand = "copy-worker"
+
+// What a worker is for: the first argument.
+const (
+	modeKeep     = "keep"
+	modeZero     = "zero"
+	modeAllocate = "allocate"
+)
+
+// What a keeper is asked, and how it answers when it is done.
+const (
+	cmdSync     = "sync"
+	cmdTruncate = "truncate"
+	cmdStat     = "stat"
+	cmdCopy     = "copy"
+	answerOK    = "ok"
+
+	lineTotal    = "total"
+	lineProgress = "progress"
+	lineReached  = "reached"
+)
+
+// How a worker ends, besides 0.
+const (
+	exitFailed = 1 // the last line of its standard error says why
+	exitUsage  = 2
+	exitSync   = 3 // a sync failed: what was written since the one before it may be lost
+)
+
+// WorkerMain is the life of a worker: main calls it with what follows WorkerCommand and exits with its result.
+//
+//	keep DEST SOURCE [LAYER…]   opens DEST, says hello (JSON), then obeys lines on its standard input until that ends:
+//	    sync                    fdatasync of DEST
+//	    truncate SIZE           sets DEST's length
+//	    stat                    answers the fingerprints of SOURCE and LAYERs (JSON)
+//	    copy {json}             copies SOURCE to DEST, both raw; see rawCopy
+//	zero FILE FROM DONE         writes zeros over all that is allocated from FROM on; DONE bytes of work are before it
+//	allocate FILE FROM DONE TO  allocates blocks
+//
+// Each command of a keeper is answered with the line "ok". The long ones (copy, zero, allocate) also print "total BYTES" first,
+// "progress BYTES" from time to time, and "reached OFFSET BYTES" when all before OFFSET is on stable storage. Any failure
+// ends the worker.
+func WorkerMain(args []string) int {
+	out := &answers{w: os.Stdout}
+	err := serve(args, os.Stdin, out)
+	if err = errors.Join(err, out.err); err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", "; "))
+	var lost *syncError
+	switch {
+	case errors.As(err, &lost):
+		return exitSync
+	case errors.Is(err, errUsage):
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func serve(args []string, in io.Reader, out *answers) error {
+	if len(args) >= 3 && args[0] == modeKeep {
+		return keep(args[1], args[2:], in, out)
+	}
+	if len(args) >= 4 {
+		var numbers []int64
+		for _, a := range args[2:] {
+			n, err := strconv.ParseInt(a, 10, 64)
+			if err != nil || n < 0 {
+				return fmt.Errorf("%w: %q", errUsage, args)
+			}
+			numbers = append(numbers, n)
+		}
+		switch {
+		case args[0] == modeZero && len(numbers) == 2:
+			return zero(args[1], numbers[0], numbers[1], out)
+		case args[0] == modeAllocate && len(numbers) == 3:
+			return allocate(args[1], numbers[0], numbers[1], numbers[2], out)
+		}
+	}
+	return fmt.Errorf("%w: %q", errUsage, args)
+}
+
+// syncError is a sync that failed.
+type syncError struct{ err error }
+
+func (e *syncError) Error() string {
+	return "what was written could not be put on stable storage: " + e.err.Error()
+}
+func (e *syncError) Unwrap() error { return e.err }
+
+// fdatasync syncs f's data and what is needed to read it. It is not repeated after an error.
+func fdatasync(f *os.File) error {
+	for {
+		switch err := unix.Fdatasync(int(f.Fd())); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return &syncError{err}
+		}
+	}
+}
+
+// keep is the keeper: what it does, it does for one Run.
+func keep(dest string, sources []string, in io.Reader, out *answers) error {
+	dst, err := os.OpenFile(dest, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	st, err := dst.Stat()
+	if err != nil {
+		return err
+	}
+	h := hello{SourceDirect: true, DestSize: st.Size()}
+	if h.DestDirect, err = takesDirect(dest, os.O_RDWR); err != nil {
+		return err
+	}
+	for _, s := range sources {
+		direct, err := takesDirect(s, os.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		h.SourceDirect = h.SourceDirect && direct
+	}
+	if h.Sources, err = fingerprints(sources); err != nil {
+		return err
+	}
+	out.json(h)
+	commands := bufio.NewScanner(in)
+	for out.err == nil && commands.Scan() {
+		if err := obey(commands.Text(), dst, sources, h, out); err != nil {
+			return err
+		}
+		out.line(answerOK)
+	}
+	return commands.Err()
+}
+
+func obey(line string, dst *os.File, sources []string, h hello, out *answers) error {
+	word, rest, _ := strings.Cut(line, " ")
+	switch word {
+	case cmdSync:
+		return fdatasync(dst)
+	case cmdTruncate:
+		size, err := strconv.ParseInt(rest, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%w: %q", errUsage, line)
+		}
+		return dst.Truncate(size)
+	case cmdStat:
+		now, err := fingerprints(sources)
+		out.json(now)
+		return err
+	case cmdCopy:
+		var c rawCopy
+		if err := json.Unmarshal([]byte(rest), &c); err != nil {
+			return fmt.Errorf("%w: %w", errUsage, err)
+		}
+		return c.run(dst, sources[0], h, out)
+	}
+	return fmt.Errorf("%w: %q", errUsage, line)
+}
+
+// takesDirect says whether a file can be opened for O_DIRECT.
+func takesDirect(path string, flags int) (bool, error) {
+	f, err := os.OpenFile(path, flags|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
+
+func fingerprints(paths []string) ([]Fingerprint, error) {
+	var all []Fingerprint
+	for _, p := range paths {
+		st, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Fingerprint{Size: st.Size(), Mtime: st.ModTime().UnixNano()})
+	}
+	return all, nil
+}
