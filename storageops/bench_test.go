@@ -1,0 +1,289 @@
+package storageops_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"vdsm-agent/internal/proc"
+	"vdsm-agent/storageops"
+	"vdsm-agent/storageops/copy"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/store"
+	"vdsm-agent/tasks/tasktest"
+
+	"github.com/rs/zerolog"
+)
+
+// TestMain lets this binary be the worker of copies, as the agent's own binary is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == copy.WorkerCommand {
+		os.Exit(copy.WorkerMain(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	sd       = "11111111-2222-4333-8444-555555555555"
+	imgA     = "aaaaaaaa-0000-4000-8000-000000000001"
+	imgB     = "aaaaaaaa-0000-4000-8000-000000000002"
+	imgTmpl  = "aaaaaaaa-0000-4000-8000-000000000003"
+	volRaw   = "bbbbbbbb-0000-4000-8000-000000000001" // raw, 12 MiB, imgA, parent of volTop
+	volTop   = "bbbbbbbb-0000-4000-8000-000000000002" // cow over volRaw, leaf
+	volTmpl  = "bbbbbbbb-0000-4000-8000-000000000003" // cow, SHARED, imgTmpl
+	volNew   = "bbbbbbbb-0000-4000-8000-000000000004"
+	volOld   = "bbbbbbbb-0000-4000-8000-000000000005" // cow, alone in imgB
+	taskID   = "cccccccc-0000-4000-8000-000000000001"
+	zeroUUID = "00000000-0000-0000-0000-000000000000"
+)
+
+// host is the storage verbs over a real domain, real workers and a store in memory.
+type host struct {
+	*tasks.Engine
+	t       *testing.T
+	dir     string
+	store   *tasktest.MemStore
+	workers *proc.Manager
+	domains *domain.Registry
+	storage *storageops.Storage
+}
+
+// newHost makes a domain with a chain of two, a template and a volume of its own, as other verbs have left them.
+func newHost(t *testing.T) *host {
+	t.Helper()
+	dir := t.TempDir()
+	h := (&host{t: t, dir: dir, store: tasktest.NewMemStore()}).open()
+	if _, err := h.domains.Create(domain.CreateSpec{UUID: sd, Path: h.root(), Name: "test", Type: domain.TypeLocalFS, Class: "Data", Version: 5}); err != nil {
+		t.Fatal(err)
+	}
+	h.volume(imgA, volRaw, zeroUUID, domain.FormatRaw, domain.Internal)
+	h.volume(imgA, volTop, volRaw, domain.FormatCOW, domain.Leaf)
+	h.volume(imgTmpl, volTmpl, zeroUUID, domain.FormatCOW, domain.Shared)
+	h.volume(imgB, volOld, zeroUUID, domain.FormatCOW, domain.Leaf)
+	return h
+}
+
+func (h *host) root() string { return filepath.Join(h.dir, "root") }
+func (h *host) path(parts ...string) string {
+	return filepath.Join(append([]string{h.root(), sd}, parts...)...)
+}
+
+// open starts what a fresh process starts, on what is there.
+func (h *host) open() *host {
+	h.t.Helper()
+	next := &host{t: h.t, dir: h.dir, store: h.store}
+	for _, d := range []string{h.root(), filepath.Join(h.dir, "state")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	var err error
+	next.workers, err = proc.New(proc.Options{Dir: filepath.Join(h.dir, "workers"), Name: strings.ReplaceAll(filepath.Base(filepath.Dir(h.dir)), "/", "-") + filepath.Base(h.dir), Log: zerolog.Nop()})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	next.domains, err = domain.OpenRegistry(domain.Options{Dir: filepath.Join(h.dir, "state"), Owner: domain.Owner{UID: -1, GID: -1}, Name: "test", Log: zerolog.Nop()})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := next.domains.AddRoot(h.root()); err != nil {
+		h.t.Fatal(err)
+	}
+	next.storage = storageops.New(storageops.Options{Domains: next.domains, Workers: next.workers, TrashFor: time.Hour, BootID: "boot", Log: zerolog.Nop()})
+	next.storage.Claim(h.t.Context())
+	next.Engine = tasks.New(tasks.Options{Store: next.store, Verbs: next.storage.Verbs(), Log: zerolog.Nop()})
+	if err := next.Start(nil); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(next.close)
+	return next
+}
+
+func (h *host) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.Engine.Close(ctx); err != nil {
+		h.t.Error(err)
+	}
+	if err := h.workers.Close(); err != nil {
+		h.t.Error(err)
+	}
+	h.domains.Close()
+}
+
+// volume puts a volume with some data in place by hand.
+func (h *host) volume(img, vol, parent, format, volType string) {
+	h.t.Helper()
+	d, err := h.domains.Get(sd)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := d.CreateImageDir(img); err != nil {
+		h.t.Fatal(err)
+	}
+	file := h.path("images", img, vol)
+	word := "raw"
+	args := []string{"create", "-q", "-f", word}
+	if format == domain.FormatCOW {
+		word = "qcow2"
+		args = []string{"create", "-q", "-f", word, "-o", "compat=1.1"}
+		if parent != zeroUUID {
+			args = append(args, "-u", "-b", parent, "-F", "raw")
+		}
+	}
+	h.run("qemu-img", append(args, file, "12M")...)
+	h.run("qemu-io", "-f", word, "-c", fmt.Sprintf("write -P %d 1M 5M", vol[len(vol)-1]), "-c", fmt.Sprintf("write -P %d 9M 64k", img[len(img)-1]), file)
+	if err := d.SetMode(img, vol); err != nil {
+		h.t.Fatal(err)
+	}
+	err = d.WriteVolumeMeta(img, vol, domain.VolumeMeta{
+		Capacity: 12 << 20, CTime: time.Unix(1700000000, 0), DiskType: "DATA", Domain: sd, Format: format, Image: img, Legality: domain.Legal,
+		PUUID: parent, Type: domain.Sparse, VolType: volType,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) run(name string, args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// submit submits the verb under taskID.
+func (h *host) submit(verb string, params map[string]any) error {
+	h.t.Helper()
+	raw, err := json.Marshal(params)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, err = h.Submit(h.t.Context(), tasks.Submission{ID: taskID, Verb: verb, Params: raw, Who: "tester"})
+	return err
+}
+
+// ended waits for the end of the task, and of what it has put off.
+func (h *host) ended() tasks.View {
+	h.t.Helper()
+	v, err := h.Wait(h.t.Context(), taskID, tasks.Ended)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.settle()
+	return v
+}
+
+// settle waits until only final tasks are left.
+func (h *host) settle() {
+	h.t.Helper()
+	for _, v := range h.List(tasks.Filter{}) {
+		if _, err := h.Wait(h.t.Context(), v.ID, tasks.Ended); err != nil && v.Who != "agent" {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+var ctime = regexp.MustCompile(`CTIME=\d+`)
+
+// tree is the domain as an observer sees it: every file with its mode and links, metadata but for the time, and of volumes
+// what a guest would read. Our own folder is left out, but for what is in the trash.
+func (h *host) tree() string {
+	h.t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(h.path(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, h.path())
+		if strings.HasPrefix(name, "/.vdsm-agent") {
+			if strings.HasPrefix(name, "/.vdsm-agent/trash/") && !e.IsDir() {
+				fmt.Fprintf(&b, "trash %s\n", regexp.MustCompile(`[^/]+/[^/]+$`).FindString(name))
+			}
+			return nil
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s", info.Mode(), name)
+		switch {
+		case strings.HasSuffix(name, ".meta"):
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %s", strings.ReplaceAll(ctime.ReplaceAllString(string(text), "CTIME"), "\n", " "))
+		case strings.HasPrefix(name, "/images/") && !e.IsDir():
+			fmt.Fprintf(&b, " %s", h.guest(path))
+		}
+		b.WriteByte('\n')
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return b.String()
+}
+
+// guest is a hash of what a guest would read of a volume, its format and its own allocation.
+func (h *host) guest(path string) string {
+	h.t.Helper()
+	meta, err := os.ReadFile(path + ".meta")
+	if err != nil {
+		return "no metadata"
+	}
+	format := "raw"
+	if strings.Contains(string(meta), "FORMAT=COW") {
+		format = "qcow2"
+	}
+	cmd := exec.Command("qemu-img", "convert", "-f", format, "-O", "raw", path, "/dev/stdout")
+	flat := filepath.Join(h.t.TempDir(), "flat")
+	cmd.Args[len(cmd.Args)-1] = flat
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "unreadable: " + string(out)
+	}
+	defer os.Remove(flat)
+	content, err := os.ReadFile(flat)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	own := h.run("qemu-img", "map", "-f", format, "--output=json", path)
+	depth := strings.Count(own, `"depth": 0`)
+	return fmt.Sprintf("%s %x depth0:%d", format, sha256.Sum256(content), min(depth, 1))
+}
+
+// crash makes of the host what a fresh process finds after this one died: rng decides about changes that were being
+// written.
+func (h *host) crash(rng *rand.Rand) *host {
+	h.t.Helper()
+	left := h.store.Crash(rng)
+	h.close()
+	next := &host{t: h.t, dir: h.dir, store: left}
+	return next.open()
+}
+
+// atCommit calls f before the nth change is written; f's error is its answer.
+func (h *host) atCommit(n int, f func() error) *int {
+	count := 0
+	h.store.OnCommit = func(store.Change) error {
+		if count++; count >= n {
+			return f()
+		}
+		return nil
+	}
+	return &count
+}

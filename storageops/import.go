@@ -1,0 +1,155 @@
+package storageops
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/storageops/qemuimg"
+	"vdsm-agent/tasks"
+
+	"github.com/google/uuid"
+)
+
+// importParams are those of Volume.import, which is ours.
+type importParams struct {
+	Domain     param.UUID       `json:"storagedomainID"`
+	Image      param.UUID       `json:"imageID" default:"" doc:"id of the new image; made up if it is not given"`
+	Volume     param.UUID       `json:"volumeID" default:"" doc:"id of the new volume; made up if it is not given"`
+	Path       string           `json:"path" doc:"absolute path of the file to import"`
+	SrcFormat  param.Format     `json:"format" doc:"what the file is; it is never guessed"`
+	Format     param.Format     `json:"volFormat" default:"" doc:"of the new volume; that of the file if it is not given"`
+	Allocation param.Allocation `json:"preallocate" default:"SPARSE"`
+	Desc       string           `json:"desc" default:""`
+}
+
+// complete fills in what was not given. Ids are made of the task's, so they are the same after a restart.
+func (p *importParams) complete(task string) {
+	madeUp := func(what string) param.UUID {
+		return param.UUID(uuid.NewSHA1(uuid.NameSpaceOID, []byte(task+"/"+what)).String())
+	}
+	if p.Image.IsBlank() {
+		p.Image = madeUp("image")
+	}
+	if p.Volume.IsBlank() {
+		p.Volume = madeUp("volume")
+	}
+	if p.Format == "" {
+		p.Format = p.SrcFormat
+	}
+}
+
+func (st *Storage) importVolume() *tasks.Verb {
+	return &tasks.Verb{
+		Name: "Volume.import", Params: importParams{}, Ours: true, Forward: true, Class: tasks.ClassCopy,
+		Contract: tasks.Contract{
+			CancellableUntil: "finished", Undo: "destination gone", Revert: "volume to the trash", Bound: 10 * time.Second,
+		},
+		Plan: st.planImport,
+		Admit: func(_ context.Context, raw json.RawMessage) error {
+			p, err := decodeImport(raw)
+			if err != nil {
+				return err
+			}
+			if err := importable(p.Path); err != nil {
+				return err
+			}
+			d, err := st.writable(string(p.Domain))
+			if err != nil || p.Image.IsBlank() || p.Volume.IsBlank() {
+				return err
+			}
+			return vacant(d, volumeRef{string(p.Domain), string(p.Image), string(p.Volume)})
+		},
+	}
+}
+
+func decodeImport(raw json.RawMessage) (p importParams, err error) {
+	if err := param.Decode(raw, &p, param.Strict); err != nil {
+		return p, err
+	}
+	if !filepath.IsAbs(p.Path) {
+		return p, code.Errorf(code.InvalidParameter, "parameter \"path\": %q is not an absolute path", p.Path)
+	}
+	return p, nil
+}
+
+// importable refuses at once what can be seen from outside.
+func importable(path string) error {
+	switch fi, err := os.Stat(path); {
+	case err != nil:
+		return code.Errorf(code.InvalidParameter, "the file to import cannot be read: %w", err)
+	case !fi.Mode().IsRegular():
+		return code.Errorf(code.InvalidParameter, "%s is not a regular file and cannot be imported", path)
+	}
+	return nil
+}
+
+func (st *Storage) planImport(id string, raw json.RawMessage) (*tasks.Plan, error) {
+	p, err := decodeImport(raw)
+	if err != nil {
+		return nil, err
+	}
+	p.complete(id)
+	t := &target{
+		st: st, task: id, volumeRef: volumeRef{string(p.Domain), string(p.Image), string(p.Volume)}, format: string(p.Format),
+		allocation: string(p.Allocation), desc: p.Desc,
+	}
+	return &tasks.Plan{
+		Tag:     tasks.TagLocal,
+		Locks:   []tasks.Lock{tasks.TaskLock(id), domainShared(t.Domain), imageExclusive(t.Domain, t.Image)},
+		Success: fmt.Sprintf("imported as %s", t.volumeRef),
+		Steps: []tasks.Step{
+			st.importCheck(t, p), t.imageStep(), t.fileStep(), t.allocateStep(), t.metadataStep(domain.Illegal), t.dataStep(),
+			t.legalStep(domain.Leaf),
+		},
+		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,
+	}, nil
+}
+
+// importCheck looks at a file that nobody vouches for: given format, no other file named in it, structures sound.
+func (st *Storage) importCheck(t *target, p importParams) tasks.Step {
+	verify := func(ctx context.Context, s *tasks.Scope) (qemuimg.Info, error) {
+		return qemuimg.VerifyUntrusted(ctx, st.env(s), p.Path, imageFormat(string(p.SrcFormat)), qemuimg.Expect{})
+	}
+	return tasks.Step{
+		Name: stepCheck, Verify: true,
+		Plan: func(ctx context.Context, s *tasks.Scope) (any, error) {
+			d, err := st.writable(t.Domain)
+			if err != nil {
+				return nil, err
+			}
+			if err := vacant(d, t.volumeRef); err != nil {
+				return nil, err
+			}
+			info, err := verify(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			if info.VirtualSize > param.MaxSize {
+				return nil, code.Errorf(code.ImageVerification, "%s says that it has %s; a volume has at most %s", p.Path,
+					binarySize(info.VirtualSize), binarySize(param.MaxSize))
+			}
+			m := made{
+				Capacity: qemuimg.RoundCapacity(info.VirtualSize), Parent: domain.BlankUUID, DiskType: "DATA",
+				Source: &from{Path: p.Path, Format: imageFormat(string(p.SrcFormat))},
+			}
+			if m.Capacity != info.VirtualSize {
+				s.Log().Info().Int64("size", info.VirtualSize).Int64("capacity", m.Capacity).Msg("the size is rounded up to a multiple of 4096")
+			}
+			return m, st.measure(ctx, s, d, t, &m)
+		},
+		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
+			if _, err := st.reach(ctx, s, t.Domain); err != nil {
+				return err
+			}
+			_, err := verify(ctx, s)
+			return err
+		},
+	}
+}

@@ -1,0 +1,285 @@
+package storageops
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"strconv"
+	"syscall"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+)
+
+// Calls are the verbs that are answered at once.
+func (st *Storage) Calls() []tasks.Call {
+	return []tasks.Call{
+		{Name: "Host.getStorageDomains", Params: listDomainsParams{}, Answer: st.listDomains},
+		{Name: "StorageDomain.create", Params: createDomainParams{}, Answer: st.createDomain},
+		{Name: "StorageDomain.getInfo", Params: domainParams{}, Answer: st.domainInfo},
+		{Name: "StorageDomain.getStats", Params: domainParams{}, Answer: st.domainStats},
+		{Name: "StorageDomain.getImages", Params: domainParams{}, Answer: st.domainImages},
+		{Name: "StorageDomain.getVolumes", Params: volumesParams{}, Answer: st.domainVolumes},
+		{Name: "Volume.getInfo", Params: volumeParams{}, Answer: st.volumeInfo},
+		{Name: "Volume.getSize", Params: volumeParams{}, Answer: st.volumeSize},
+		{Name: "Trash.list", Params: trashListParams{}, Ours: true, Answer: st.listTrash},
+	}
+}
+
+type domainParams struct {
+	Domain param.UUID `json:"storagedomainID"`
+}
+
+// listDomainsParams are VDSM's filters; a blank one selects all.
+type listDomainsParams struct {
+	Pool  param.UUID        `json:"storagepoolID" default:""`
+	Class param.DomainClass `json:"domainClass" default:""`
+	Type  param.DomainType  `json:"storageType" default:""`
+	Path  string            `json:"remotePath" default:""`
+}
+
+func (st *Storage) listDomains(_ context.Context, raw json.RawMessage) (any, error) {
+	var p listDomainsParams
+	if err := param.Decode(raw, &p, param.Lenient); err != nil {
+		return nil, err
+	}
+	out := []string{}
+	for _, id := range st.domains.List() {
+		d, err := st.domains.GetReadOnly(id)
+		if err != nil {
+			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is left out of the list")
+			continue
+		}
+		info, err := d.Info()
+		if err != nil {
+			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is left out of the list")
+			continue
+		}
+		if (p.Class == "" || string(p.Class) == info.Class) && (p.Type == "" || string(p.Type) == info.Type) && (p.Path == "" || p.Path == info.RemotePath) {
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+// createDomainParams are those of StorageDomain.create. For file domains typeArgs is the path of the directory it is made in,
+// or an object with remotePath.
+type createDomainParams struct {
+	Domain    param.UUID        `json:"storagedomainID"`
+	Type      param.DomainType  `json:"domainType"`
+	TypeArgs  remotePath        `json:"typeArgs" doc:"directory in which the domain is made"`
+	Name      string            `json:"name"`
+	Class     param.DomainClass `json:"domainClass" default:"Data"`
+	Version   param.Int         `json:"version" default:"0" doc:"5 is what is made; 0 is taken for it, as engines without a choice send it"`
+	BlockSize param.Int         `json:"blockSize" default:"512" doc:"512, 4096, or 0 = what the file system needs"`
+	MaxHosts  param.Int         `json:"maxHosts" default:"2000"`
+}
+
+// remotePath is a string, or an object with the string in it.
+type remotePath string
+
+// UnmarshalJSON takes both forms.
+func (r *remotePath) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) == nil {
+		*r = remotePath(s)
+		return nil
+	}
+	var o struct {
+		RemotePath string `json:"remotePath"`
+	}
+	if err := json.Unmarshal(b, &o); err != nil || o.RemotePath == "" {
+		return code.Errorf(code.InvalidParameter, "give the path of a directory, or {\"remotePath\": path}")
+	}
+	*r = remotePath(o.RemotePath)
+	return nil
+}
+
+func (st *Storage) createDomain(_ context.Context, raw json.RawMessage) (any, error) {
+	var p createDomainParams
+	if err := param.Decode(raw, &p, param.Lenient); err != nil {
+		return nil, err
+	}
+	if p.Version == 0 {
+		p.Version = domain.Version
+	}
+	if err := st.domains.AddRoot(string(p.TypeArgs)); err != nil {
+		return nil, err
+	}
+	_, err := st.domains.Create(domain.CreateSpec{
+		UUID: string(p.Domain), Path: string(p.TypeArgs), Name: p.Name, Type: string(p.Type), Class: string(p.Class), Version: int(p.Version),
+		BlockSize: int(p.BlockSize), MaxHosts: int(p.MaxHosts),
+	})
+	return nil, err
+}
+
+// reading decodes a domain's id and opens the domain for reading.
+func (st *Storage) reading(raw json.RawMessage) (*domain.Domain, error) {
+	var p domainParams
+	if err := param.Decode(raw, &p, param.Lenient); err != nil {
+		return nil, err
+	}
+	return st.domains.GetReadOnly(string(p.Domain))
+}
+
+func (st *Storage) domainInfo(_ context.Context, raw json.RawMessage) (any, error) {
+	d, err := st.reading(raw)
+	if err != nil {
+		return nil, err
+	}
+	info, err := d.Info()
+	if err == nil && info.Pool == nil {
+		info.Pool = []string{}
+	}
+	return info, err
+}
+
+// domainStats is VDSM's answer: the sizes are strings.
+type domainStats struct {
+	DiskTotal    string `json:"disktotal"`
+	DiskFree     string `json:"diskfree"`
+	MDAValid     bool   `json:"mdavalid"`
+	MDAThreshold bool   `json:"mdathreshold"`
+	MDASize      int    `json:"mdasize"`
+	MDAFree      int    `json:"mdafree"`
+	Reclaimable  string `json:"reclaimable"` // ours: what emptying the trash would free
+}
+
+func (st *Storage) domainStats(_ context.Context, raw json.RawMessage) (any, error) {
+	d, err := st.reading(raw)
+	if err != nil {
+		return nil, err
+	}
+	s, err := d.Stats()
+	if err != nil {
+		return nil, err
+	}
+	return domainStats{
+		DiskTotal: strconv.FormatInt(s.DiskTotal, 10), DiskFree: strconv.FormatInt(s.DiskFree, 10), MDAValid: true, MDAThreshold: true,
+		Reclaimable: strconv.FormatInt(s.Reclaimable, 10),
+	}, nil
+}
+
+func (st *Storage) domainImages(_ context.Context, raw json.RawMessage) (any, error) {
+	d, err := st.reading(raw)
+	if err != nil {
+		return nil, err
+	}
+	images, err := d.Images()
+	return orEmpty(images), err
+}
+
+type volumesParams struct {
+	Domain param.UUID `json:"storagedomainID"`
+	Pool   param.UUID `json:"storagepoolID" default:""`
+	Image  param.UUID `json:"imageID" default:"00000000-0000-0000-0000-000000000000" doc:"only this image's; zeros = all"`
+}
+
+func (st *Storage) domainVolumes(_ context.Context, raw json.RawMessage) (any, error) {
+	var p volumesParams
+	if err := param.Decode(raw, &p, param.Lenient); err != nil {
+		return nil, err
+	}
+	d, err := st.domains.GetReadOnly(string(p.Domain))
+	if err != nil {
+		return nil, err
+	}
+	image := string(p.Image)
+	if p.Image.IsBlank() {
+		image = ""
+	}
+	volumes, err := d.Volumes(image)
+	return orEmpty(volumes), err
+}
+
+type volumeParams struct {
+	Volume param.UUID `json:"volumeID"`
+	Pool   param.UUID `json:"storagepoolID" default:""`
+	Domain param.UUID `json:"storagedomainID"`
+	Image  param.UUID `json:"imageID"`
+}
+
+// look reads a volume's metadata and looks at its file.
+func (st *Storage) look(raw json.RawMessage) (p volumeParams, m domain.VolumeMeta, s sizes, err error) {
+	if err := param.Decode(raw, &p, param.Lenient); err != nil {
+		return p, m, s, err
+	}
+	d, err := st.domains.GetReadOnly(string(p.Domain))
+	if err != nil {
+		return p, m, s, err
+	}
+	if m, err = d.ReadVolume(string(p.Image), string(p.Volume)); err != nil {
+		return p, m, s, err
+	}
+	file, err := d.VolumePath(string(p.Image), string(p.Volume))
+	if err != nil {
+		return p, m, s, err
+	}
+	fi, err := os.Lstat(file)
+	if err != nil {
+		return p, m, s, code.Errorf(code.VolumeAccess, "the volume's file cannot be looked at: %w", err)
+	}
+	const sector = 512 // the unit of st_blocks, whatever the file system's is
+	blocks := fi.Sys().(*syscall.Stat_t).Blocks
+	return p, m, sizes{strconv.FormatInt(fi.Size(), 10), strconv.FormatInt(blocks*sector, 10)}, nil
+}
+
+// sizes are of the volume's file: its length, and what it takes on disk.
+type sizes struct {
+	Apparent string `json:"apparentsize"`
+	True     string `json:"truesize"`
+}
+
+func (st *Storage) volumeSize(_ context.Context, raw json.RawMessage) (any, error) {
+	_, _, s, err := st.look(raw)
+	return s, err
+}
+
+// volumeInfo is VDSM's answer: sizes and ctime are strings, generation and sequence are not, children is always empty.
+type volumeInfo struct {
+	UUID        string   `json:"uuid"`
+	Type        string   `json:"type"`
+	Format      string   `json:"format"`
+	DiskType    string   `json:"disktype"`
+	VolType     string   `json:"voltype"`
+	Parent      string   `json:"parent"`
+	Domain      string   `json:"domain"`
+	Image       string   `json:"image"`
+	Pool        string   `json:"pool"`
+	Description string   `json:"description"`
+	Legality    string   `json:"legality"`
+	Children    []string `json:"children"`
+	Capacity    string   `json:"capacity"`
+	CTime       string   `json:"ctime"`
+	MTime       string   `json:"mtime"`
+	sizes
+	Generation int    `json:"generation"`
+	Sequence   int64  `json:"sequence"`
+	Status     string `json:"status"`
+}
+
+func (st *Storage) volumeInfo(_ context.Context, raw json.RawMessage) (any, error) {
+	p, m, s, err := st.look(raw)
+	if err != nil {
+		return nil, err
+	}
+	status := "OK"
+	if m.Legality == domain.Illegal {
+		status = "ILLEGAL"
+	}
+	return volumeInfo{
+		UUID: string(p.Volume), Type: m.Type, Format: m.Format, DiskType: m.DiskType, VolType: m.VolType, Parent: m.PUUID, Domain: m.Domain,
+		Image: m.Image, Description: m.Description, Legality: m.Legality, Children: []string{}, Capacity: strconv.FormatInt(m.Capacity, 10),
+		CTime: strconv.FormatInt(m.CTime.Unix(), 10), MTime: "0", sizes: s, Generation: m.Generation, Sequence: m.Sequence, Status: status,
+	}, nil
+}
+
+// orEmpty makes of nil an empty list: clients get [], never null.
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}

@@ -1,0 +1,156 @@
+package storageops
+
+import (
+	"context"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/internal/proc"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+
+	"github.com/rs/zerolog"
+)
+
+// Options are what the storage verbs need of the agent.
+type Options struct {
+	Domains *domain.Registry
+	Workers *proc.Manager
+	// TrashFor is how long an uncleared delete can be taken back, as its manifest says.
+	TrashFor time.Duration
+	// BootID is the kernel's: it tells a copy that the host went down under it.
+	BootID string
+	Log    zerolog.Logger
+}
+
+// Storage is the set of storage verbs over the domains of this host.
+type Storage struct {
+	domains *domain.Registry
+	workers *proc.Manager
+	options Options
+	leases  Leaser
+	log     zerolog.Logger
+}
+
+// New makes the verbs. It does nothing yet.
+func New(o Options) *Storage {
+	return &Storage{domains: o.Domains, workers: o.Workers, options: o, leases: noLeases{}, log: o.Log}
+}
+
+// Verbs are those that run as tasks.
+func (st *Storage) Verbs() []*tasks.Verb {
+	return []*tasks.Verb{st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash()}
+}
+
+// Leaser gives leases on volumes: whoever writes a volume holds its lease. Its implementations come with shared storage;
+// on LOCALFS domains the domain's claim and the task's locks are enough, as in VDSM.
+type Leaser interface {
+	// Acquire returns when the lease is held, or with 851 or 651 when it cannot be. It is released by release, or by the
+	// death of every process that holds it.
+	Acquire(ctx context.Context, domain, image, volume string) (release func(), err error)
+}
+
+type noLeases struct{}
+
+func (noLeases) Acquire(context.Context, string, string, string) (func(), error) {
+	return func() {}, nil
+}
+
+// volumeRef names a volume.
+type volumeRef struct {
+	Domain, Image, Volume string
+}
+
+func (v volumeRef) String() string {
+	return "volume " + v.Volume + " (image " + v.Image + ", domain " + v.Domain + ")"
+}
+
+// tag is that of a table-1 task: spm if an engine submits it with a pool, else local.
+func tag(pool param.UUID) string {
+	if pool.IsBlank() {
+		return tasks.TagLocal
+	}
+	return tasks.TagSPM
+}
+
+func domainShared(id string) tasks.Lock { return tasks.Lock{Key: "domain/" + id} }
+
+func domainExclusive(id string) tasks.Lock { return tasks.Lock{Key: "domain/" + id, Exclusive: true} }
+
+func imageExclusive(domain, image string) tasks.Lock {
+	return tasks.Lock{Key: "image/" + domain + "/" + image, Exclusive: true}
+}
+
+func imageShared(domain, image string) tasks.Lock {
+	return tasks.Lock{Key: "image/" + domain + "/" + image}
+}
+
+// readable returns the domain and the metadata of a volume in it.
+func (st *Storage) readable(v volumeRef) (*domain.Domain, domain.VolumeMeta, error) {
+	d, err := st.domains.Get(v.Domain)
+	if err != nil {
+		return nil, domain.VolumeMeta{}, err
+	}
+	m, err := d.ReadVolume(v.Image, v.Volume)
+	return d, m, err
+}
+
+// writable returns the domain if something can be written in it.
+func (st *Storage) writable(id string) (*domain.Domain, error) {
+	d, err := st.domains.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.Writable()
+}
+
+// Claim claims every known domain. A worker of a former run that is still dying may hold a claim, so it is asked for again until
+// ctx ends; a domain that cannot be claimed by then is logged, and its tasks wait for it.
+func (st *Storage) Claim(ctx context.Context) {
+	for _, id := range st.domains.List() {
+		if err := st.retry(ctx, func() error { _, err := st.domains.Get(id); return err }); err != nil {
+			st.log.Error().Err(err).Str("domain", id).Msg("a storage domain cannot be used now")
+		}
+	}
+}
+
+// reach returns a domain in which a task may go on that was interrupted. A restart is not a cancel: what is not mounted or not
+// claimed yet is waited for, until ctx ends.
+func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) (d *domain.Domain, err error) {
+	first := true
+	err = st.retry(ctx, func() error {
+		var err error
+		if d, err = st.writable(id); err != nil && first {
+			s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
+			first = false
+		}
+		return err
+	})
+	return d, err
+}
+
+// retry calls f until it does not answer that a domain cannot be reached or claimed, or ctx ends; then the answer is f's
+// last.
+func (st *Storage) retry(ctx context.Context, f func() error) error {
+	const most = 5 * time.Second
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, most) {
+		err := f()
+		switch code.Of(err) {
+		case code.AcquireLock, code.DomainAccess, code.DomainDoesNotExist:
+		default:
+			return err
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// absent says whether the error means that the volume or its whole image is not there.
+func absent(err error) bool {
+	c := code.Of(err)
+	return c == code.VolumeDoesNotExist || c == code.ImageDoesNotExist
+}

@@ -1,0 +1,197 @@
+package storageops
+
+import (
+	"context"
+	"encoding/json"
+	"path"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+)
+
+// emptyTrashParams name what is reclaimed: what one task has put into the trash, or all of a domain's.
+type emptyTrashParams struct {
+	Task   param.UUID `json:"taskID" default:"" doc:"the task whose trash is emptied"`
+	Domain param.UUID `json:"storagedomainID" default:"" doc:"the domain; without a task its whole trash is emptied"`
+}
+
+func (p emptyTrashParams) check() error {
+	if p.Task.IsBlank() && p.Domain.IsBlank() {
+		return code.Errorf(code.InvalidParameter, "give a taskID, or the storagedomainID whose whole trash is to be emptied")
+	}
+	return nil
+}
+
+// reclaimTask is the task that unlinks what another has put into the trash.
+func reclaimTask(domain, task string) *tasks.Submission {
+	raw, err := json.Marshal(map[string]string{"storagedomainID": domain, "taskID": task})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return &tasks.Submission{Verb: "Trash.empty", Params: raw}
+}
+
+// emptyTrash is the reclaim: submitted by a clear, by the end of an undo, or by a person. It never loses its way: what is
+// left of the trash is all it needs to know.
+func (st *Storage) emptyTrash() *tasks.Verb {
+	return &tasks.Verb{
+		Name: "Trash.empty", Params: emptyTrashParams{}, Ours: true, Class: tasks.ClassLight,
+		Contract: tasks.Contract{
+			CancellableUntil: "started", PointOfNoReturn: "unlink", Undo: "nothing was removed", Bound: 5 * time.Second,
+		},
+		Plan: st.planEmptyTrash,
+		Admit: func(_ context.Context, raw json.RawMessage) error {
+			p, err := decodeEmptyTrash(raw)
+			if err != nil {
+				return err
+			}
+			if !p.Domain.IsBlank() {
+				_, err := st.writable(string(p.Domain))
+				return err
+			}
+			_, err = st.trashOf(string(p.Task))
+			return err
+		},
+	}
+}
+
+func decodeEmptyTrash(raw json.RawMessage) (p emptyTrashParams, err error) {
+	if err := param.Decode(raw, &p, param.Strict); err != nil {
+		return p, err
+	}
+	return p, p.check()
+}
+
+func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, error) {
+	p, err := decodeEmptyTrash(raw)
+	if err != nil {
+		return nil, err
+	}
+	plan := &tasks.Plan{Tag: tasks.TagLocal, Locks: []tasks.Lock{tasks.TaskLock(id)}}
+	if p.Task.IsBlank() {
+		// What a live task has put aside must not go: so none may be at work in the domain.
+		plan.Locks = append(plan.Locks, domainExclusive(string(p.Domain)))
+	} else {
+		plan.Locks = append(plan.Locks, tasks.TaskLock(string(p.Task))) // that task is not being reverted meanwhile
+	}
+	plan.Steps = []tasks.Step{{
+		Name: "unlink", PointOfNoReturn: true,
+		Do: func(ctx context.Context, s *tasks.Scope) error {
+			d, entries, err := st.toReclaim(p)
+			if err != nil {
+				return err
+			}
+			var total, freed int64
+			for _, e := range entries {
+				total += e.Bytes
+			}
+			for _, e := range entries {
+				before := freed
+				err := d.Trash().Remove(ctx, e.Task, func(n int64) {
+					freed = before + n
+					s.Progress(freed, total)
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}}
+	return plan, nil
+}
+
+// toReclaim finds the entries that the parameters name; none is no error.
+func (st *Storage) toReclaim(p emptyTrashParams) (*domain.Domain, []domain.TrashEntry, error) {
+	if p.Domain.IsBlank() {
+		d, err := st.trashOf(string(p.Task))
+		if code.Of(err) == code.InvalidParameter {
+			return nil, nil, nil // reclaimed before a restart
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		p.Domain = param.UUID(d.ID())
+	}
+	d, err := st.domains.Get(string(p.Domain))
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := d.Trash().List()
+	if err != nil || p.Task.IsBlank() {
+		return d, entries, err
+	}
+	var own []domain.TrashEntry
+	for _, e := range entries {
+		if e.Task == string(p.Task) {
+			own = append(own, e)
+		}
+	}
+	return d, own, nil
+}
+
+// trashOf finds the domain in which the task has put something into the trash.
+func (st *Storage) trashOf(task string) (*domain.Domain, error) {
+	for _, id := range st.domains.List() {
+		d, err := st.domains.Get(id)
+		if err != nil {
+			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is passed over while a trash is looked for")
+			continue
+		}
+		has, err := d.Trash().Has(task)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			return d, nil
+		}
+	}
+	return nil, code.Errorf(code.InvalidParameter, "task %s has nothing in the trash of any domain", task)
+}
+
+// TrashItem is one entry of Trash.list.
+type TrashItem struct {
+	Task     string    `json:"taskID"`
+	Domain   string    `json:"storagedomainID"`
+	Bytes    int64     `json:"bytes"`
+	Deadline time.Time `json:"deadline,omitzero"`
+	Items    []string  `json:"items"`
+	Problem  string    `json:"problem,omitempty"`
+}
+
+type trashListParams struct {
+	Domain param.UUID `json:"storagedomainID" default:"" doc:"only this domain's"`
+}
+
+func (st *Storage) listTrash(_ context.Context, raw json.RawMessage) (any, error) {
+	var p trashListParams
+	if err := param.Decode(raw, &p, param.Strict); err != nil {
+		return nil, err
+	}
+	ids := st.domains.List()
+	if !p.Domain.IsBlank() {
+		ids = []string{string(p.Domain)}
+	}
+	out := []TrashItem{}
+	for _, id := range ids {
+		d, err := st.domains.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		entries, err := d.Trash().List()
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			item := TrashItem{Task: e.Task, Domain: id, Bytes: e.Bytes, Deadline: e.Deadline, Items: []string{}, Problem: e.Problem}
+			for _, i := range e.Items {
+				item.Items = append(item.Items, path.Join(i.Image, i.Volume))
+			}
+			out = append(out, item)
+		}
+	}
+	return out, nil
+}
