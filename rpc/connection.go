@@ -1,0 +1,124 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/rpc/stream"
+
+	"github.com/rs/zerolog"
+	"github.com/sourcegraph/jsonrpc2"
+)
+
+// Limits of one connection.
+const (
+	// MaxRunning is how many requests of a connection are worked on at a time. Those that cancel something count, but
+	// do not wait.
+	MaxRunning = 100
+	// MaxWaiting is how many more wait for their turn; any beyond is refused with 1100.
+	MaxWaiting = 100
+)
+
+var errShutdown = errors.New("the agent is shutting down")
+
+// connection works on the requests of one peer, each in a goroutine of its own, and answers in the order in which they
+// end.
+type connection struct {
+	server  *Server
+	serving context.Context // ends when the agent shuts down
+	who     string
+	log     zerolog.Logger
+	stream  *stream.Stream
+
+	mu      sync.Mutex
+	running int
+	waiting []func() // in the order they came
+}
+
+// Handle is jsonrpc2.Handler's: it never blocks.
+func (c *connection) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Request) {
+	call := c.stream.Call(r.ID)
+	m, err := c.server.find(r.Method)
+	if c.serving.Err() != nil {
+		err = code.Errorf(code.ShuttingDown, "the agent is shutting down; ask again when it is back")
+	}
+	if err == nil {
+		err = c.admit(m.Cancels, func() {
+			if raw, err := c.work(ctx, m, call); err != nil {
+				c.refuse(conn, r.ID, err)
+			} else {
+				call.Result = raw
+				c.reply(conn, &jsonrpc2.Response{ID: r.ID, Result: &seeCall})
+			}
+		})
+	}
+	if err != nil {
+		c.refuse(conn, r.ID, err)
+	}
+}
+
+// admit runs work now, or when it is its turn.
+func (c *connection) admit(urgent bool, work func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.running < MaxRunning, urgent && c.running < MaxRunning+MaxWaiting:
+		c.running++
+		go c.run(work)
+	case len(c.waiting) < MaxWaiting:
+		c.waiting = append(c.waiting, work)
+	default:
+		return code.Errorf(code.ResourceExhausted,
+			"this connection has %d requests in work and %d waiting; ask again when some are answered", c.running, len(c.waiting))
+	}
+	return nil
+}
+
+// run does one request after the other, as long as some wait.
+func (c *connection) run(work func()) {
+	for work != nil {
+		work()
+		work = c.next()
+	}
+}
+
+func (c *connection) next() (work func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) > 0 && c.running <= MaxRunning {
+		work = c.waiting[0]
+		c.waiting = c.waiting[1:]
+		return work
+	}
+	c.running--
+	return nil
+}
+
+// work calls a method with a context that ends with the connection and with the agent.
+func (c *connection) work(ctx context.Context, m *Method, call *stream.Call) (json.RawMessage, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.serving, func() { cancel(errShutdown) })()
+	raw, err := c.server.answer(ctx, m, &Request{Params: call.Params, Who: c.who, Flow: call.Flow})
+	if err != nil && errors.Is(context.Cause(ctx), errShutdown) && (code.Of(err) == code.ResourceTimeout || errors.Is(err, context.Canceled)) {
+		err = code.Errorf(code.ShuttingDown, "the agent is shutting down: %w", err)
+	}
+	return raw, err
+}
+
+// seeCall is what the Conn is given for a result, which is in the Call.
+var seeCall = json.RawMessage("true")
+
+func (c *connection) refuse(conn *jsonrpc2.Conn, id jsonrpc2.ID, err error) {
+	c.reply(conn, &jsonrpc2.Response{ID: id, Error: &jsonrpc2.Error{Code: int64(code.Of(err)), Message: err.Error()}})
+}
+
+// reply sends an answer. When the peer is gone nobody misses it.
+func (c *connection) reply(conn *jsonrpc2.Conn, r *jsonrpc2.Response) {
+	if err := conn.SendResponse(context.Background(), r); err != nil {
+		c.log.Debug().Err(err).Msg("the peer was gone before its answer")
+	}
+}

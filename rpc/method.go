@@ -1,0 +1,121 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/rpc/wire"
+)
+
+// Request is one call of a method.
+type Request struct {
+	// Params is a JSON object; nil when there are none. Parameters that came as an array have their names here.
+	Params json.RawMessage
+	// Who asks, for audit trails and messages: "root (pid 4711)".
+	Who string
+	// Flow is the correlation id that came with the frame, "" = none. A parameter flowID goes before it.
+	Flow string
+}
+
+// Method is a verb that clients can call. All fields but Name and Handle may be left out.
+type Method struct {
+	Name    string   // "Task.stop"
+	Aliases []string // "stopTask"
+	// Params is the zero value of the struct that names the parameters, in the order in which they may come as an array;
+	// nil = none.
+	Params  any
+	Ours    bool // not a verb of VDSM: unknown parameters are refused
+	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
+	Cancels bool // starts although others of its connection wait for their turn
+	// Handle answers. A nil result is answered as true. An error is answered with the code it carries, 100 without. ctx
+	// ends with the connection and with the agent.
+	Handle func(ctx context.Context, r *Request) (any, error)
+}
+
+// fields lists the parameters in the order of an array.
+func (m *Method) fields() []param.Field {
+	var out []param.Field
+	if m.Params != nil {
+		out = param.Describe(m.Params)
+	}
+	if m.Task {
+		out = append(out, extras(out)...)
+	}
+	return out
+}
+
+// named gives parameters that came as an array their names.
+func (m *Method) named(raw json.RawMessage) (json.RawMessage, error) {
+	if len(raw) == 0 || raw[0] != '[' {
+		return raw, nil
+	}
+	fields := m.fields()
+	object := bytes.NewBufferString("{")
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	for i := 0; d.More(); i++ {
+		if i == len(fields) {
+			return nil, code.Errorf(code.InvalidParameter, "%s takes %d parameters at most; give them by name", m.Name, len(fields))
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		name, err := json.Marshal(fields[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			object.WriteByte(',')
+		}
+		object.Write(name)
+		object.WriteByte(':')
+		object.Write(value)
+	}
+	object.WriteByte('}')
+	return object.Bytes(), nil
+}
+
+// describe is the method's row in the answer of rpc.methods.
+func (m *Method) describe() wire.Method {
+	return wire.Method{
+		Name: m.Name, Aliases: wire.OrEmpty(m.Aliases), Ours: m.Ours, Task: m.Task, Params: wire.OrEmpty(m.fields()),
+	}
+}
+
+// verb makes a method of VDSM's of a function that gets its parameters decoded.
+func verb[P any](name, alias string, handle func(context.Context, *Request, P) (any, error)) Method {
+	return typed(name, alias, param.Lenient, handle)
+}
+
+// ours is verb for a method that VDSM does not have.
+func ours[P any](name string, handle func(context.Context, *Request, P) (any, error)) Method {
+	return typed(name, "", param.Strict, handle)
+}
+
+func typed[P any](name, alias string, strict param.Strictness, handle func(context.Context, *Request, P) (any, error)) Method {
+	var zero P
+	m := Method{Name: name, Params: zero, Ours: strict == param.Strict}
+	if alias != "" {
+		m.Aliases = []string{alias}
+	}
+	m.Handle = func(ctx context.Context, r *Request) (any, error) {
+		var p P
+		if err := param.Decode(r.Params, &p, strict); err != nil {
+			return nil, err
+		}
+		return handle(ctx, r, p)
+	}
+	return m
+}
+
+// cancels marks a method as one that cancels.
+func cancels(m Method) Method {
+	m.Cancels = true
+	return m
+}

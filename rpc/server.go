@@ -1,0 +1,205 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/rpc/stream"
+	"vdsm-agent/rpc/wire"
+
+	"github.com/rs/zerolog"
+	"github.com/sourcegraph/jsonrpc2"
+)
+
+// Options are what a Server needs.
+type Options struct {
+	Log zerolog.Logger
+	// DrainFor is how long Serve waits at its end for the answers of what is being done; 0 = 5 s.
+	DrainFor time.Duration
+}
+
+// Server answers calls. It is made before anything else of the agent, so that whoever asks why the start takes long gets
+// an answer: until SetReady every call is answered with 99 and the text of SetStatus. Its methods may be called from
+// any goroutine.
+type Server struct {
+	log      zerolog.Logger
+	drainFor time.Duration
+	status   atomic.Pointer[string] // nil = ready
+
+	mu      sync.RWMutex
+	methods map[string]*Method // by name and by alias
+}
+
+// New makes a server that is starting, and has one method: rpc.methods, which lists all.
+func New(o Options) *Server {
+	if o.DrainFor == 0 {
+		o.DrainFor = 5 * time.Second
+	}
+	s := &Server{log: o.Log, drainFor: o.DrainFor, methods: map[string]*Method{}}
+	s.SetStatus("the agent is starting")
+	s.Handle([]Method{ours("rpc.methods", func(context.Context, *Request, param.None) (any, error) { return s.list(), nil })})
+	return s
+}
+
+// Handle adds methods. It panics on a name that is taken, since that is a defect of the program.
+func (s *Server) Handle(methods []Method) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range methods {
+		for _, name := range append([]string{m.Name}, m.Aliases...) {
+			if _, taken := s.methods[name]; taken || name == "" || m.Handle == nil {
+				panic("method " + name + " is registered twice, or does nothing")
+			}
+			s.methods[name] = &m
+		}
+	}
+}
+
+// SetStatus says what the agent is doing before it is ready: one sentence, with how far it is.
+func (s *Server) SetStatus(text string) { s.status.Store(&text) }
+
+// SetReady lets calls through.
+func (s *Server) SetReady() { s.status.Store(nil) }
+
+// list is the answer of rpc.methods, by name.
+func (s *Server) list() []wire.Method {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := []wire.Method{}
+	for _, name := range slices.Sorted(maps.Keys(s.methods)) {
+		if m := s.methods[name]; m.Name == name {
+			out = append(out, m.describe())
+		}
+	}
+	return out
+}
+
+// Serve answers every client that connects to l until ctx ends; then it stops accepting, answers what is being done as far as
+// that ends within DrainFor, closes every connection and returns nil. It closes l. An error means that l is broken.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	unhook := context.AfterFunc(ctx, func() { _ = l.Close() })
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer unhook()
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			clients.Go(func() {
+				p := peerOf(conn)
+				log := p.context(s.log.With()).Logger()
+				s.serve(ctx, stream.NewLines(conn, stream.MaxMessage), p.String(), log)
+			})
+		case ctx.Err() != nil:
+			return nil
+		case exhausted(err):
+			s.log.Error().Err(err).Msg("no client can connect now; existing connections go on")
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		default:
+			_ = l.Close() // the error that counts is err
+			return fmt.Errorf("no client can connect any more: %w", err)
+		}
+	}
+}
+
+// exhausted says whether an error of accept passes.
+func exhausted(err error) bool {
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+// ServeMessages answers one peer of any transport until it is gone or ctx ends. who is what audit trails call it.
+func (s *Server) ServeMessages(ctx context.Context, f stream.Framing, who string) {
+	s.serve(ctx, f, who, s.log.With().Str("who", who).Logger())
+}
+
+func (s *Server) serve(ctx context.Context, f stream.Framing, who string, log zerolog.Logger) {
+	log.Info().Msg("client connected")
+	st := stream.New(f)
+	c := &connection{server: s, serving: ctx, who: who, log: log, stream: st}
+	conn := jsonrpc2.NewConn(context.WithoutCancel(ctx), st, c, jsonrpc2.SetLogger(protocolLog{log}))
+	select {
+	case <-conn.DisconnectNotify():
+	case <-ctx.Done():
+		limit, end := context.WithTimeout(context.WithoutCancel(ctx), s.drainFor)
+		if err := st.Drain(limit); errors.Is(err, context.DeadlineExceeded) {
+			log.Warn().Msg("the agent shuts down before everything that this client asked was answered")
+		}
+		end()
+		_ = conn.Close() // it may have ended meanwhile
+	}
+	switch cause := st.Cause(); {
+	case errors.Is(cause, io.EOF), errors.Is(cause, stream.ErrClosed):
+		log.Info().Msg("client disconnected")
+	default:
+		log.Warn().Err(cause).Msg("the connection was given up")
+	}
+}
+
+// protocolLog takes what jsonrpc2 has to say.
+type protocolLog struct{ log zerolog.Logger }
+
+func (l protocolLog) Printf(format string, v ...any) { l.log.Warn().Msgf(format, v...) }
+
+// answer calls a method. A panic in it is a defect that is logged and answered; the agent goes on.
+func (s *Server) answer(ctx context.Context, m *Method, r *Request) (raw json.RawMessage, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error().Str("method", m.Name).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("a verb has a defect")
+			err = code.Errorf(code.InternalError, "%s has met a defect of the agent; please report it with what the agent's log says of it", m.Name)
+		}
+	}()
+	if r.Params, err = m.named(r.Params); err != nil {
+		return nil, err
+	}
+	result, err := m.Handle(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if result == nil {
+		result = true
+	}
+	if raw, err = json.Marshal(result); err != nil {
+		return nil, code.Errorf(code.InternalError, "%s was carried out, but its answer cannot be written as JSON: %w", m.Name, err)
+	}
+	return raw, nil
+}
+
+// find returns the method of that name, or says why it cannot be called.
+func (s *Server) find(name string) (*Method, error) {
+	if status := s.status.Load(); status != nil {
+		return nil, code.Errorf(code.RecoveryInProgress, "Recovering from crash or Initializing: %s", *status)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if m, ok := s.methods[name]; ok {
+		return m, nil
+	}
+	const most = 100
+	if len(name) > most {
+		name = name[:most] + "..."
+	}
+	return nil, code.Errorf(code.MethodNotFound, "there is no verb %q; rpc.methods lists all", name)
+}

@@ -1,0 +1,108 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
+	"vdsm-agent/rpc/wire"
+	"vdsm-agent/tasks"
+)
+
+type taskParams struct {
+	TaskID taskID `json:"taskID" doc:"the task"`
+}
+
+type stopParams struct {
+	TaskID taskID        `json:"taskID" doc:"the task"`
+	Wait   param.Seconds `json:"wait" default:"0" doc:"how long to wait until the task has ended; 0 = not"`
+	Force  param.Bool    `json:"force" default:"false" doc:"kill its workers at once; the undo is never skipped"`
+	DryRun param.Bool    `json:"dryRun" default:"false" doc:"only say what a stop would do"`
+}
+
+type revertParams struct {
+	TaskID taskID        `json:"taskID" doc:"the task"`
+	Wait   param.Seconds `json:"wait" default:"0" doc:"how long to wait until it is undone; 0 = not"`
+}
+
+type waitParams struct {
+	TaskID  taskID        `json:"taskID" doc:"the task"`
+	Timeout param.Seconds `json:"timeout" default:"0" doc:"how long to wait until the task has ended; 0 = without limit"`
+}
+
+// taskMethods are the verbs about one task.
+func taskMethods(e Engine) []Method {
+	return []Method{
+		cancels(verb("Task.stop", "stopTask", func(ctx context.Context, r *Request, p stopParams) (any, error) {
+			if p.DryRun {
+				preview, err := e.Preview(string(p.TaskID))
+				return answered(wire.PreviewOf(preview), err)
+			}
+			if err := e.Stop(string(p.TaskID), tasks.StopOptions{Who: r.Who, Force: bool(p.Force)}); err != nil {
+				return nil, err
+			}
+			return reached(ctx, e, p.TaskID, p.Wait, "the stop is recorded and goes on")
+		})),
+		verb("Task.revert", "revertTask", func(ctx context.Context, r *Request, p revertParams) (any, error) {
+			if err := e.Revert(ctx, string(p.TaskID), r.Who); err != nil {
+				return nil, err
+			}
+			return reached(ctx, e, p.TaskID, p.Wait, "the revert is recorded and goes on")
+		}),
+		verb("Task.clear", "clearTask", func(_ context.Context, r *Request, p taskParams) (any, error) {
+			return nil, e.Clear(string(p.TaskID), r.Who)
+		}),
+		verb("Task.getStatus", "getTaskStatus", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+			v, err := e.Get(string(p.TaskID))
+			return answered(wire.StatusOf(v), err)
+		}),
+		verb("Task.getInfo", "getTaskInfo", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+			v, err := e.Get(string(p.TaskID))
+			return answered(wire.InfoOf(v), err)
+		}),
+		ours("Task.getDetails", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+			v, err := e.Get(string(p.TaskID))
+			return answered(wire.DetailsOf(v), err)
+		}),
+		ours("Task.wait", func(ctx context.Context, _ *Request, p waitParams) (any, error) {
+			ctx, end := within(ctx, p.Timeout)
+			defer end()
+			v, err := e.Wait(ctx, string(p.TaskID), tasks.Ended)
+			return answered(wire.StatusOf(v), err)
+		}),
+		ours("Task.getLog", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+			entries, err := e.Log(string(p.TaskID))
+			if err == nil && len(entries) == 0 { // a task that exists has at least the line of its submit
+				_, err = e.Get(string(p.TaskID))
+			}
+			return answered(wire.LogOf(entries), err)
+		}),
+	}
+}
+
+// reached answers true at once or, if the client wants to wait, the status in which the task has ended. At the time-out
+// the error begins with what was recorded, since that is not taken back.
+func reached(ctx context.Context, e Engine, id taskID, wait param.Seconds, recorded string) (any, error) {
+	if wait == 0 {
+		return nil, nil
+	}
+	ctx, end := within(ctx, wait)
+	defer end()
+	v, err := e.Wait(ctx, string(id), tasks.Ended)
+	if code.Of(err) == code.ResourceTimeout {
+		return nil, code.Errorf(code.ResourceTimeout, "%s; after %s %w", recorded, seconds(wait), err)
+	}
+	return answered(wire.StatusOf(v), err)
+}
+
+// within limits ctx to a time; 0 = no limit.
+func within(ctx context.Context, limit param.Seconds) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Duration(float64(limit)*float64(time.Second)))
+}
+
+func seconds(s param.Seconds) string { return fmt.Sprintf("%g s", float64(s)) }
