@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"vdsm-agent/cmd/vdsm-agentctl/internal/show"
+	"vdsm-agent/internal/code"
+	"vdsm-agent/rpc/client"
+)
+
+// The exit codes; they are documented and do not change.
+const (
+	exitDone         = 0
+	exitRefused      = 1 // the daemon said no
+	exitMisuse       = 2
+	exitNoConnection = 3
+	exitTimeout      = 4
+	exitNoSuccess    = 5 // the task ended, but not with success
+	exitInterrupted  = 130
+)
+
+// failure is an error that knows its exit code. An empty text means that everything was said already.
+type failure struct {
+	exit int
+	text string
+}
+
+func (f *failure) Error() string { return f.text }
+
+func fail(exit int, format string, args ...any) error {
+	return &failure{exit, fmt.Sprintf(format, args...)}
+}
+
+func misuse(format string, args ...any) error { return fail(exitMisuse, format, args...) }
+
+// explain makes of any error an exit code and a line that says what to do.
+func explain(err error) (exit int, text string) {
+	var known *failure
+	var refusal *client.Error
+	var silent *unreachable
+	switch {
+	case err == nil:
+		return exitDone, ""
+	case errors.As(err, &known):
+		return known.exit, known.text
+	case errors.As(err, &refusal):
+		return exitOf(refusal), fmt.Sprintf("%s [%d]", refusal.Message, refusal.Code)
+	case errors.Is(err, client.ErrConnectionLost):
+		return exitNoConnection, fmt.Sprintf("the daemon went away before it answered; '%s tasks --all' shows what it has recorded", program)
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted, "interrupted; the daemon may still carry out what was asked"
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout, fmt.Sprintf("no answer within %s; see 'journalctl -u vdsm-agentd'", show.Span(callLimit))
+	case errors.As(err, &silent):
+		return exitNoConnection, silent.Error()
+	}
+	return exitRefused, err.Error()
+}
+
+func exitOf(e *client.Error) int {
+	switch code.Code(e.Code) {
+	case code.ResourceTimeout, code.RecoveryInProgress:
+		return exitTimeout
+	case code.ShuttingDown:
+		return exitNoConnection
+	}
+	return exitRefused
+}
+
+// isCode says whether err is the daemon's refusal with that code.
+func isCode(err error, c code.Code) bool {
+	var refusal *client.Error
+	return errors.As(err, &refusal) && refusal.Code == int(c)
+}
+
+// unreachable: there is no connection.
+type unreachable struct {
+	socket string
+	cause  error
+}
+
+func (u *unreachable) Unwrap() error { return u.cause }
+
+func (u *unreachable) Error() string {
+	switch {
+	case errors.Is(u.cause, fs.ErrPermission):
+		return fmt.Sprintf("you may not use %s; run this as root or as a member of its group", u.socket)
+	case errors.Is(u.cause, client.ErrNoConnection):
+		return fmt.Sprintf("no daemon answers on %s; start it with 'systemctl start vdsm-agentd' or name its socket with --socket", u.socket)
+	}
+	return u.cause.Error()
+}

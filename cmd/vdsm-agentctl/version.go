@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+
+	"vdsm-agent/internal/version"
+)
+
+// versionCommand prints the client's own version.
+type versionCommand struct{}
+
+func (versionCommand) Run(_ context.Context, c *cli) error {
+	v := version.Get()
+	return c.show(v, func() error {
+		c.printf("%s %s", program, v.Version)
+		if v.Revision != "" {
+			c.printf(" (%s)", v.Revision)
+		}
+		c.printf("\n")
+		return nil
+	})
+}
