@@ -1,0 +1,231 @@
+// Package agent wires the daemon together and gives it its life: the order of start, readiness, shutdown. It has no logic of
+// any verb. Only cmd/vdsm-agentd and end-to-end tests import it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"vdsm-agent/internal/proc"
+	"vdsm-agent/rpc"
+	"vdsm-agent/storageops"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/store"
+	"vdsm-agent/tasks/tasktest/mock"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+)
+
+// StoreFile is the name of the store in the state directory.
+const StoreFile = "tasks.db"
+
+const (
+	leftoverWait = 2 * time.Second  // for all that a former run left (G13)
+	claimWait    = 5 * time.Second  // for the claims of all domains
+	shutdownWait = 10 * time.Second // for all that runs
+)
+
+// Run is the daemon: it returns when ctx has ended and everything is quiet, or with the reason why it cannot start. Work that
+// is under way when ctx ends goes on at the next start.
+func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
+	lock, err := lockState(c.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// The socket opens first, so that whoever asks why the start takes long gets an answer.
+	if err := os.MkdirAll(filepath.Dir(c.Socket), 0o755); err != nil {
+		return fmt.Errorf("the socket's directory cannot be made: %w", err)
+	}
+	listener, err := rpc.Listen(c.Socket)
+	if err != nil {
+		return err
+	}
+	server := rpc.New(rpc.Options{Log: log})
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(serving, listener) }()
+	defer func() {
+		stopServing()
+		err = errors.Join(err, <-served)
+	}()
+
+	p, err := start(ctx, c, server, log)
+	if err != nil {
+		return err
+	}
+	log.Info().Str("socket", c.Socket).Str("state", c.StateDir).Str("workers", p.workers.Mode()).Msg("ready")
+	select {
+	case <-ctx.Done():
+		log.Info().Msg("shutting down; unfinished tasks go on at the next start")
+	case err = <-served:
+		served <- nil
+	}
+	return errors.Join(err, p.stop())
+}
+
+// parts are what runs, in the order in which it was started.
+type parts struct {
+	store   *store.SQLite
+	workers *proc.Manager
+	domains *domain.Registry
+	engine  *tasks.Engine
+}
+
+// start brings everything up (G13): load, end what a former run left, go on with each task, accept work.
+func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger) (p *parts, err error) {
+	p = &parts{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.stop())
+		}
+	}()
+	name, err := identity(c.statePath("agent-id"))
+	if err != nil {
+		return p, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return p, fmt.Errorf("the boot id cannot be read: %w", err)
+	}
+	server.SetStatus("opening the store")
+	if p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log}); err != nil {
+		p.store = nil
+		return p, err
+	}
+	server.SetStatus("ending what a former run left")
+	if p.workers, err = proc.New(proc.Options{Dir: c.statePath("workers"), Name: name, Log: log}); err != nil {
+		p.workers = nil
+		return p, err
+	}
+	left, err := leftovers(ctx, p.workers, log)
+	if err != nil {
+		return p, err
+	}
+	server.SetStatus("opening the storage domains")
+	if p.domains, err = openDomains(c, name, log); err != nil {
+		return p, err
+	}
+	storage := storageops.New(storageops.Options{
+		Domains: p.domains, Workers: p.workers, TrashFor: c.TrashFor, BootID: strings.TrimSpace(string(boot)), Log: log,
+	})
+	// Claimed now, so that another agent on the same domain is told at its start, not at its first task.
+	claiming, cancel := context.WithTimeout(ctx, claimWait)
+	defer cancel()
+	storage.Claim(claiming)
+	verbs := storage.Verbs()
+	if c.Mock {
+		verbs = append(verbs, mock.Verbs(mock.NewWorld())...)
+	}
+	p.engine = tasks.New(tasks.Options{
+		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, TermGrace: c.TermGrace, FenceFor: c.FenceFor,
+	})
+	server.SetStatus("recovering the tasks")
+	if err := p.engine.Start(left); err != nil {
+		return p, err
+	}
+	server.Handle(rpc.Methods(p.engine, storage.Calls()))
+	server.SetReady()
+	return p, nil
+}
+
+// stop ends everything, last started first, and leaves nothing alive.
+func (p *parts) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
+	defer cancel()
+	var errs []error
+	if p.engine != nil {
+		errs = append(errs, p.engine.Close(ctx))
+	}
+	if p.workers != nil {
+		errs = append(errs, p.workers.Close())
+	}
+	if p.domains != nil {
+		p.domains.Close()
+	}
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// leftovers waits a short time for the workers of a former run, which were sent SIGKILL, and returns those that are not
+// proven gone, by task.
+func leftovers(ctx context.Context, m *proc.Manager, log zerolog.Logger) (map[string][]tasks.Worker, error) {
+	found, err := m.Leftovers()
+	if err != nil {
+		return nil, fmt.Errorf("what a former run left cannot be found out: %w", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, leftoverWait)
+	defer cancel()
+	left := map[string][]tasks.Worker{}
+	for _, w := range found {
+		select {
+		case <-w.Gone():
+			log.Info().Str("task", w.Task()).Msg("a worker of the former run is gone")
+		case <-wait.Done():
+			log.Error().Str("task", w.Task()).Strs("holders", w.Describe()).Msg("a worker of the former run does not end; its task waits for it")
+			left[w.Task()] = append(left[w.Task()], w)
+		}
+	}
+	return left, nil
+}
+
+// openDomains opens the registry, with the agent's own root. On a first start there is one local domain in it.
+func openDomains(c Config, name string, log zerolog.Logger) (*domain.Registry, error) {
+	own := c.statePath("domains")
+	_, err := os.Stat(own)
+	first := errors.Is(err, fs.ErrNotExist)
+	if first {
+		if err := os.MkdirAll(own, 0o755); err != nil {
+			return nil, fmt.Errorf("the directory of the agent's own domain cannot be made: %w", err)
+		}
+	}
+	r, err := domain.OpenRegistry(domain.Options{Dir: c.StateDir, Owner: c.Owner, Name: name, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	for _, root := range append([]string{own}, c.Roots...) {
+		if err := r.AddRoot(root); err != nil {
+			r.Close()
+			return nil, fmt.Errorf("the root %s cannot be used: %w", root, err)
+		}
+	}
+	if len(r.List()) == 0 {
+		spec := domain.CreateSpec{UUID: uuid.NewString(), Path: own, Name: "local", Type: domain.TypeLocalFS, Class: "Data", Version: domain.Version}
+		if _, err := r.Create(spec); err != nil {
+			r.Close()
+			return nil, fmt.Errorf("the local domain cannot be made: %w", err)
+		}
+		log.Info().Str("domain", spec.UUID).Str("root", own).Msg("made a local storage domain")
+	}
+	return r, nil
+}
+
+// identity is the agent's name for as long as its state directory lives.
+func identity(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil {
+		if id, err := uuid.ParseBytes(b[:min(len(b), 36)]); err == nil {
+			return id.String(), nil
+		}
+		return "", fmt.Errorf("%s does not hold the agent's id; restore it, or remove it when no worker of this agent is alive", file)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	id := uuid.NewString()
+	temporary := file + ".new"
+	if err := os.WriteFile(temporary, []byte(id+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("the agent's id cannot be written: %w", err)
+	}
+	return id, os.Rename(temporary, file)
+}

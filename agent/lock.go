@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockState makes the state directory and takes it for this process; the lock goes when the process does. The lock file holds
+// the pid of its holder, for people.
+func lockState(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("the state directory cannot be made: %w", err)
+	}
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("the lock of the state directory cannot be opened: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("the state directory %s cannot be locked: %w", dir, err)
+		}
+		holder, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("another vdsm-agentd runs on %s: %w", dir, err)
+		}
+		return nil, fmt.Errorf("another vdsm-agentd (pid %s) runs on %s; stop it, or give another --state-dir", strings.TrimSpace(string(holder)), dir)
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, err
+	}
+	_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return f, err
+}

@@ -1,0 +1,62 @@
+// Command vdsm-agentd is the daemon: it runs storage operations as durable tasks and answers on a unix socket. Here are only
+// its flags; agent.Run does the rest. Its workers are the same binary with a hidden first argument.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"vdsm-agent/agent"
+	"vdsm-agent/internal/version"
+	"vdsm-agent/storageops/copy"
+
+	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+)
+
+type flags struct {
+	StateDir string           `help:"Directory of the agent's state; the socket is then api.sock in it." placeholder:"DIR"`
+	Config   string           `help:"Configuration file (default ${config}, which may be absent)." placeholder:"FILE"`
+	Socket   string           `help:"Unix socket to listen on (default ${socket})." placeholder:"PATH"`
+	LogLevel string           `help:"debug, info, warn or error." placeholder:"L"`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == copy.WorkerCommand {
+		os.Exit(copy.WorkerMain(os.Args[2:]))
+	}
+	var f flags
+	parser := kong.Must(&f, kong.Name("vdsm-agentd"), kong.Description("Run storage operations as durable, cancellable tasks."),
+		kong.Vars{"config": agent.DefaultConfig, "socket": agent.DefaultSocket, "version": version.Get().Version})
+	if _, err := parser.Parse(os.Args[1:]); err != nil {
+		fail(2, err)
+	}
+	config, err := agent.Load(agent.Flags{StateDir: f.StateDir, ConfigFile: f.Config, Socket: f.Socket, LogLevel: f.LogLevel})
+	if err != nil {
+		fail(2, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := agent.Run(ctx, config, logger(config.LogLevel)); err != nil {
+		fail(1, err)
+	}
+}
+
+func fail(status int, err error) {
+	fmt.Fprintf(os.Stderr, "vdsm-agentd: %s\n", err)
+	os.Exit(status)
+}
+
+// logger writes lines for a person on a terminal, JSON elsewhere.
+func logger(level zerolog.Level) zerolog.Logger {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).Level(level).With().Timestamp().Logger()
+	}
+	return zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
+}
