@@ -1,0 +1,62 @@
+# vdsm-agent. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+LDFLAGS := -s -w
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
+
+.PHONY: build
+build: ## build bin/vdsm-agentd and bin/vdsm-agentctl, static
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## show the main job on a real disk image: copy, stop, kill, resume, revert, delete, take back
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+.PHONY: run
+run: ## start the daemon in the foreground on .run, to play with
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@scripts/run.sh
+
+.PHONY: test
+test: ## every test: vet, unit, race detector, end to end (as root)
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	go vet ./...
+	go test -race -timeout 18m ./...
+
+.PHONY: bench
+bench: ## measure speed and memory, as ratios within one run
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@scripts/bench.sh
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (default 30s)
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r f; do \
+		for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
+			echo "$$t in $$(dirname $$f)"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) $$(dirname $$f); \
+		done; \
+	done
+
+.PHONY: lint
+lint: ## golangci-lint, pinned
+	go run $(GOLANGCI_LINT) run ./...
+
+.PHONY: generate
+generate: ## write the generated documents (docs/cancel-matrix.md, docs/states.md)
+	@$(MAKE) --no-print-directory build
+	go test ./agent -run TestGeneratedDocuments -update
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .demo .run
