@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,15 @@ type record struct {
 type group struct {
 	file string // of the record
 	rec  record
+
+	mu    sync.Mutex
+	known map[int]verdict // by pid: what was found out, for a process may not show it any more when it dies
+}
+
+// verdict is whose the process with this start time is. It never changes: a mark is inherited or not there.
+type verdict struct {
+	start uint64
+	ours  bool
 }
 
 // readGroup reads the record of a former run.
@@ -137,6 +147,26 @@ func (g *group) owns(pid int, leaderExists bool) (bool, error) {
 	if err != nil || st.start < g.rec.Start {
 		return false, nil
 	}
+	g.mu.Lock()
+	v, ok := g.known[pid]
+	g.mu.Unlock()
+	if ok && v.start == st.start {
+		return v.ours, nil
+	}
+	ours, err := g.judge(pid, st, leaderExists)
+	if err == nil {
+		g.mu.Lock()
+		if g.known == nil {
+			g.known = map[int]verdict{}
+		}
+		g.known[pid] = verdict{start: st.start, ours: ours}
+		g.mu.Unlock()
+	}
+	return ours, err
+}
+
+// judge does the work of owns for a process that is met for the first time.
+func (g *group) judge(pid int, st stat, leaderExists bool) (bool, error) {
 	if g.rec.Pid != 0 && (pid == g.rec.Pid && st.start == g.rec.Start || st.pgid == g.rec.Pid && leaderExists) {
 		return true, nil
 	}

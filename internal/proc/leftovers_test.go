@@ -110,8 +110,8 @@ func TestMarkIsSeenDuringExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := stranger(t, markVariable+"=mark", "sh", again)
-	g := &group{rec: record{Mark: "mark"}}
 	for range 20000 {
+		g := &group{rec: record{Mark: "mark"}}
 		if ours, err := g.owns(p.pid, false); err != nil || !ours {
 			t.Fatalf("owns = %v, %v", ours, err)
 		}

@@ -17,7 +17,7 @@ const (
 	// A plan is collected in pieces that are joined to slices when the total is known. They begin at minPiece and double when
 	// there are maxPieces, so they stay far below a slice and their number is bounded.
 	minPiece  = 8 << 20
-	maxPieces = 16 << 10
+	maxPieces = 128 << 10
 	// zeroShare: zeros that have to be written count as this part of data, so that slices of zeros end too.
 	zeroShare = 64
 )

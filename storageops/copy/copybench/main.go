@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&b.dir, "dir", "", "directory for the images; default: a temporary one")
 	flag.Int64Var(&b.mib, "data", 2048, "MiB of data in an image of twice that size")
 	flag.IntVar(&b.pairs, "pairs", 7, "how often each is measured")
+	flag.BoolVar(&b.ordinary, "ordinary", false, "give both ordinary priority, not idle: for a machine on which others work")
 	formats := flag.String("formats", "raw:raw,raw:qcow2,qcow2:raw,qcow2:qcow2", "pairs of formats, source:destination")
 	flag.Parse()
 	if err := b.run(strings.Split(*formats, ",")); err != nil {
@@ -44,11 +45,12 @@ func main() {
 }
 
 type bench struct {
-	dir   string
-	mib   int64
-	pairs int
-	log   *os.File // where checkpoints go
-	procs *proc.Manager
+	dir      string
+	mib      int64
+	pairs    int
+	ordinary bool
+	log      *os.File // where checkpoints go
+	procs    *proc.Manager
 
 	mu    sync.Mutex
 	saved int
@@ -231,7 +233,7 @@ func (s *stopper) Progress(done, total int64) {
 
 // Start, Checkpoint and Progress are copy.Env: a checkpoint is a synced write, as it is in the agent's store.
 func (b *bench) Start(ctx context.Context, s proc.Spec) (*proc.Worker, error) {
-	s.Task = "copybench"
+	s.Task, s.IdleIO = "copybench", s.IdleIO && !b.ordinary
 	w, err := b.procs.Start(s)
 	if err == nil {
 		context.AfterFunc(ctx, w.Terminate)
