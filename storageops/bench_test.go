@@ -113,7 +113,7 @@ func (h *host) open() *host {
 func (h *host) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := h.Engine.Close(ctx); err != nil {
+	if err := h.Close(ctx); err != nil {
 		h.t.Error(err)
 	}
 	if err := h.workers.Close(); err != nil {

@@ -139,10 +139,10 @@ func (st *Storage) copyCheck(t *target, p copyParams) tasks.Step {
 			return m, st.measure(ctx, s, d, t, &m)
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
-			if _, err := st.reach(ctx, s, string(p.Domain)); err != nil {
+			if err := st.reach(ctx, s, string(p.Domain)); err != nil {
 				return err
 			}
-			if _, err := st.reach(ctx, s, t.Domain); err != nil {
+			if err := st.reach(ctx, s, t.Domain); err != nil {
 				return err
 			}
 			_, _, err := st.volumeSource(ctx, s, p.source())
@@ -205,7 +205,7 @@ func (st *Storage) measure(ctx context.Context, s *tasks.Scope, d *domain.Domain
 		return err
 	}
 	m.Measured = size.Required
-	return enoughRoom(d, m.needs(t.format, t.allocation, size.Required))
+	return enoughRoom(d, m.needs(t.allocation, size.Required))
 }
 
 // replaceStep moves a volume that is in the place of the copy to the trash.

@@ -154,11 +154,10 @@ func (st *Storage) createCheck(p createParams) tasks.Step {
 					return nil, err
 				}
 			}
-			return m, enoughRoom(d, m.needs(string(p.Format), string(p.Allocation), 0))
+			return m, enoughRoom(d, m.needs(string(p.Allocation), 0))
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
-			_, err := st.reach(ctx, s, string(p.Domain))
-			return err
+			return st.reach(ctx, s, string(p.Domain))
 		},
 	}
 }

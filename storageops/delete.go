@@ -138,8 +138,7 @@ func (x *deletion) checkStep() tasks.Step {
 			return x.findVolume(d)
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
-			_, err := x.st.reach(ctx, s, x.Domain)
-			return err
+			return x.st.reach(ctx, s, x.Domain)
 		},
 	}
 }

@@ -145,7 +145,7 @@ func (st *Storage) importCheck(t *target, p importParams) tasks.Step {
 			return m, st.measure(ctx, s, d, t, &m)
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
-			if _, err := st.reach(ctx, s, t.Domain); err != nil {
+			if err := st.reach(ctx, s, t.Domain); err != nil {
 				return err
 			}
 			_, err := verify(ctx, s)

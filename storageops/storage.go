@@ -115,19 +115,18 @@ func (st *Storage) Claim(ctx context.Context) {
 	}
 }
 
-// reach returns a domain in which a task may go on that was interrupted. A restart is not a cancel: what is not mounted or not
+// reach returns when a task that was interrupted may go on in a domain. A restart is not a cancel: what is not mounted or not
 // claimed yet is waited for, until ctx ends.
-func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) (d *domain.Domain, err error) {
+func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) error {
 	first := true
-	err = st.retry(ctx, func() error {
-		var err error
-		if d, err = st.writable(id); err != nil && first {
+	return st.retry(ctx, func() error {
+		_, err := st.writable(id)
+		if err != nil && first {
 			s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
 			first = false
 		}
 		return err
 	})
-	return d, err
 }
 
 // retry calls f until it does not answer that a domain cannot be reached or claimed, or ctx ends; then the answer is f's

@@ -39,7 +39,7 @@ type made struct {
 }
 
 // needs is the room in bytes that the volume takes at once.
-func (m made) needs(format, allocation string, data int64) int64 {
+func (m made) needs(allocation string, data int64) int64 {
 	const metadata = 1 << 20 // the .meta file, directories, and a qcow2's own tables while it is empty
 	if allocation == domain.Preallocated {
 		return m.Capacity + metadata
@@ -56,7 +56,6 @@ type target struct {
 	allocation string // domain.Sparse or Preallocated
 	desc       string
 	sequence   int64
-	bitmap     string
 }
 
 func (t *target) domain() (*domain.Domain, error) { return t.st.domains.Get(t.Domain) }
@@ -262,7 +261,7 @@ func (t *target) metadataStep(legality string) tasks.Step {
 				Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: domain.Leaf,
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.setLegality(domain.Illegal) },
+		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
 	}
 }
 
@@ -280,23 +279,25 @@ func (t *target) legalStep(volType string) tasks.Step {
 				return nil
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.setLegality(domain.Illegal) },
+		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
 	}
 }
 
-func (t *target) setLegality(legality string) error {
+// hide marks the volume ILLEGAL, if it is not so already.
+func (t *target) hide() error {
 	d, err := t.domain()
 	if err != nil {
 		return err
 	}
-	err = d.UpdateVolumeMeta(t.Image, t.Volume, func(m *domain.VolumeMeta) error {
-		m.Legality = legality
-		return nil
-	})
-	if absent(err) {
+	m, err := d.ReadVolume(t.Image, t.Volume)
+	if absent(err) || err == nil && m.Legality == domain.Illegal {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	m.Legality = domain.Illegal
+	return d.WriteVolumeMeta(t.Image, t.Volume, m)
 }
 
 // parentWas is the plan of a step that changes a parent's place in its chain.

@@ -85,7 +85,7 @@ func (e *Engine) Start(left map[string][]Worker) error {
 		t, err := e.restore(row)
 		if err != nil {
 			unreadable[row.ID] = err.Error()
-			return nil
+			return nil //nolint:nilerr // it is set aside below, and logged
 		}
 		found = append(found, t)
 		return nil

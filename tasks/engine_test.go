@@ -47,7 +47,7 @@ func (b *bench) start(left map[string][]tasks.Worker) *bench {
 func (b *bench) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := b.Engine.Close(ctx); err != nil {
+	if err := b.Close(ctx); err != nil {
 		b.t.Error(err)
 	}
 }

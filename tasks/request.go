@@ -226,13 +226,13 @@ func (t *task) beginRevert(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return t.ended(ctx)
 		}
-		return t.persist(agentItself, "revert refused: "+refused.Error(), func(r *record) error {
+		return t.persist("revert refused: "+refused.Error(), func(r *record) error {
 			r.State, r.Revert, r.Cause = Finished, nil, nil
 			r.Message = "finished; not reverted: " + refused.Error()
 			return nil
 		})
 	}
-	return t.persist(agentItself, "the undo begins", func(r *record) error {
+	return t.persist("the undo begins", func(r *record) error {
 		r.State = Recovering
 		return nil
 	})

@@ -56,7 +56,7 @@ func (t *task) acquire() error {
 	if t.record().Revert != nil {
 		return t.beginRevert(ctx)
 	}
-	return t.unlessStopped(t.persist(agentItself, "has its locks and starts", func(r *record) error {
+	return t.unlessStopped(t.persist("has its locks and starts", func(r *record) error {
 		if r.State != Queued {
 			return errStopped
 		}
@@ -167,7 +167,7 @@ func (t *task) recordPlan(ctx context.Context, i int) error {
 	if step.PointOfNoReturn {
 		what += ": point of no return"
 	}
-	return t.persist(agentItself, what, func(r *record) error {
+	return t.persist(what, func(r *record) error {
 		if r.State == Aborting {
 			return errStopped
 		}
@@ -199,7 +199,7 @@ func (t *task) stepDone(i int) error {
 		return nil
 	}
 	defer t.calm()
-	return t.persist(agentItself, fmt.Sprintf("%s answered: step %s is done", step.DecidedBy, step.Name), func(r *record) error {
+	return t.persist(fmt.Sprintf("%s answered: step %s is done", step.DecidedBy, step.Name), func(r *record) error {
 		r.StopLost = r.StopLost || r.State == Aborting
 		r.State = Committing
 		r.Cause = nil
@@ -234,7 +234,7 @@ func (t *task) commitFailed(ctx context.Context, i int, failure error) (over boo
 	step, scope := &t.plan.Steps[i], &Scope{t: t, step: i}
 	var permanent *permanentError
 	if errors.As(failure, &permanent) {
-		return true, t.persist(agentItself, "cannot be completed: "+failure.Error(), func(r *record) error {
+		return true, t.persist("cannot be completed: "+failure.Error(), func(r *record) error {
 			r.Cause = &cause{causeError, code.Of(failure), failure.Error(), step.Name}
 			r.Residue = append(r.Residue, permanent.residue...)
 			r.end(Failed, failure.Error())
@@ -250,7 +250,7 @@ func (t *task) commitFailed(ctx context.Context, i int, failure error) (over boo
 			return true, t.stepDone(i)
 		}
 		if step.Refused != nil && step.Refused(failure) {
-			return true, t.persist(agentItself, "refused: "+failure.Error(), func(r *record) error {
+			return true, t.persist("refused: "+failure.Error(), func(r *record) error {
 				r.State = Recovering
 				r.Cause = &cause{causeError, code.Of(failure), failure.Error(), step.Name}
 				return nil
@@ -273,7 +273,7 @@ func (t *task) stepFailed(ctx context.Context, i int, failure error) error {
 	if errors.Is(failure, errStopped) {
 		return nil
 	}
-	return t.unlessStopped(t.persist(agentItself, fmt.Sprintf("step %s failed: %s", t.plan.Steps[i].Name, failure), func(r *record) error {
+	return t.unlessStopped(t.persist(fmt.Sprintf("step %s failed: %s", t.plan.Steps[i].Name, failure), func(r *record) error {
 		if r.State != Running {
 			return errStopped // a stop is recorded: it goes before the error (G14)
 		}
@@ -302,7 +302,7 @@ func (t *task) finish(ctx context.Context) error {
 			t.log.Warn().Err(err).Msg("the result cannot be looked at; the finished task will not be revertible")
 		}
 	}
-	return t.unlessStopped(t.persist(agentItself, "finished", func(r *record) error {
+	return t.unlessStopped(t.persist("finished", func(r *record) error {
 		if r.State == Aborting {
 			return errStopped
 		}

@@ -62,7 +62,7 @@ func (s *Scope) Checkpoint(v any) error {
 	if err != nil {
 		return code.Errorf(code.General, "the checkpoint cannot be written as JSON: %w", err)
 	}
-	return s.t.persist(agentItself, "", func(r *record) error {
+	return s.t.persist("", func(r *record) error {
 		if r.State == Aborting {
 			return errStopped
 		}

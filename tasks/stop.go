@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,7 +24,7 @@ func (t *task) interrupt(why error) {
 	for _, w := range workers {
 		t.engine.spawn(func() { t.escalate(w, ask) })
 	}
-	if why == errStopped {
+	if errors.Is(why, errStopped) {
 		t.watchBound()
 	}
 }
@@ -152,7 +153,7 @@ func (t *task) calm() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.answered = false
-	if t.interrupted == errStopped {
+	if errors.Is(t.interrupted, errStopped) {
 		t.interrupted = nil
 	}
 }

@@ -161,11 +161,11 @@ func (t *task) turn() <-chan struct{} {
 	return t.changed
 }
 
-// persist is change for the task's own goroutine, which cannot go on without: it tries again until the store has it, the
+// persist is change by the agent itself, for the task's own goroutine, which cannot go on without: it tries again until the store has it, the
 // task is not in a state where it applies, or the agent shuts down.
-func (t *task) persist(who, what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+func (t *task) persist(what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := t.change(who, what, mutate, also...)
+		err := t.change(agentItself, what, mutate, also...)
 		if code.Of(err) != code.TaskPersist {
 			return err
 		}

@@ -29,7 +29,7 @@ func (t *task) abort() error {
 			return nil // committing now
 		}
 	}
-	return t.persist(agentItself, "everything that was started for it is gone; the undo begins", func(r *record) error {
+	return t.persist("everything that was started for it is gone; the undo begins", func(r *record) error {
 		r.State = Recovering
 		return nil
 	})
@@ -49,14 +49,18 @@ func (t *task) undo() error {
 	ctx, end := t.begin()
 	defer end()
 	for i := len(t.plan.Steps) - 1; i >= 0; i-- {
-		if t.record().Steps[i].State != StepStarted && t.record().Steps[i].State != StepDone {
-			continue
-		}
-		if err := t.undoStep(ctx, i); err != nil {
-			return err
+		if t.record().pending(i) && !t.plan.Steps[i].bare() {
+			if err := t.undoStep(ctx, i); err != nil {
+				return err
+			}
 		}
 	}
-	return t.persist(agentItself, "the undo has ended", func(r *record) error {
+	return t.persist("the undo has ended", func(r *record) error {
+		for i := range r.Steps {
+			if r.pending(i) {
+				r.Steps[i].State = StepUndone // a bare one
+			}
+		}
 		r.State = Recovered
 		if len(r.Residue) > 0 {
 			r.State = Failed
@@ -67,6 +71,14 @@ func (t *task) undo() error {
 		return t.deferred(r, c, r.endOfUndo())
 	})
 }
+
+// pending says whether a step may have had an effect that is neither undone nor found impossible to undo.
+func (r *record) pending(i int) bool {
+	return r.Steps[i].State == StepStarted || r.Steps[i].State == StepDone
+}
+
+// bare says that the step has nothing to undo, so that no record of it is needed in the undo.
+func (s *Step) bare() bool { return s.Undo == nil && s.Remainder == nil }
 
 func (r *record) endOfUndo() End {
 	if r.Cause != nil && r.Cause.Kind == causeRevert {
@@ -104,7 +116,7 @@ func (t *task) undoStep(ctx context.Context, i int) error {
 		what = fmt.Sprintf("the undo of step %s failed: %s", step.Name, failure)
 		t.log.Error().Err(failure).Str("step", step.Name).Msg("an undo failed")
 	}
-	return t.persist(agentItself, what, func(r *record) error {
+	return t.persist(what, func(r *record) error {
 		r.Steps[i].State, r.Steps[i].Error = StepUndone, ""
 		if remainder != "" {
 			r.Remains = append(r.Remains, remainder)

@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"storageops/qemuimg":                  {"internal/code", "internal/proc"},
 	"storageops/qemuimg/qemuimgtest":      {"storageops/qemuimg", "internal/..."},
 	"storageops/copy":                     {"storageops/qemuimg", "internal/code", "internal/proc"},
+	"test/daemonbench":                    {"rpc/client", "rpc/wire"},
 	"storageops/copy/copybench":           {"storageops/...", "internal/..."},
 	"tasks":                               {"tasks/store", "internal/code"},
 	"tasks/store":                         {"internal/code"},

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A crash leaves a child that the parent-death signal did not reach. The next run finds it, in whatever mode it runs.
@@ -115,6 +117,43 @@ func TestMarkIsSeenDuringExec(t *testing.T) {
 		if ours, err := g.owns(p.pid, false); err != nil || !ours {
 			t.Fatalf("owns = %v, %v", ours, err)
 		}
+	}
+}
+
+// A dying process gives up its memory, and its mark with it, before it closes its files. It must not pass for gone then:
+// a process that is said not to be ours, and was, has ended.
+func TestDyingDoesNotPassForGone(t *testing.T) {
+	var many []*os.File // so that closing takes its time
+	for range 500 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		many = append(many, f)
+	}
+	for range 100 {
+		cmd := exec.Command("sleep", "1000")
+		cmd.Env, cmd.ExtraFiles = []string{markVariable + "=mark"}, many
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		p := hold(t, fmt.Sprint(cmd.Process.Pid))
+		if err := p.signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			g := &group{rec: record{Mark: "mark"}} // a new one, that has not met the process
+			if ours, err := g.owns(p.pid, false); err != nil {
+				t.Fatal(err)
+			} else if !ours {
+				break
+			}
+		}
+		if !p.exited() {
+			t.Errorf("not ours any more: %s", describe(p.pid))
+		}
+		_ = cmd.Wait()
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,6 +98,26 @@ func TestChildWithoutMark(t *testing.T) {
 		w = startTalk(t, m, Spec{Argv: sh(`env -i sh -c 'echo $$; exec sleep 1000' & read x; exit 0`)})
 		child = w.pid()
 		_ = w.stdin.Close()
+		mustBeGone(t, w.Worker, child)
+	})
+}
+
+// A child that was met with its mark stays known when it takes the mark off.
+func TestMetChildStaysKnown(t *testing.T) {
+	inModes(t, func(t *testing.T, m *Manager) {
+		r, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := startTalk(t, m, Spec{Files: []*os.File{r},
+			Argv: sh(`setsid sh -c 'echo $$; read x <&3; exec env -i sh -c "echo changed; exec sleep 1000"' & read x`)})
+		child := w.pid()
+		if p := w.Pids(); len(p) != 2 {
+			t.Errorf("Pids = %v, want two", p)
+		}
+		_, _ = r.Close(), in.Close()
+		w.line()
+		w.Kill()
 		mustBeGone(t, w.Worker, child)
 	})
 }
@@ -282,68 +301,8 @@ func TestCloseWithStateD(t *testing.T) {
 	}
 }
 
-// A dying process gives up its memory, and its mark with it, before it closes its files: there it can hang. Deleting the
-// last link's data on a frozen file system is such a place. It must not pass for gone.
-func TestHangsInItsEnd(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		seen bool // the group has met the process while it was well
-	}{{"met before", true}, {"met only then", false}} {
-		t.Run(c.name, func(t *testing.T) {
-			inModes(t, func(t *testing.T, m *Manager) {
-				mount, freeze, thaw := smallFileSystem(t)
-				told := make(chan struct{})
-				m.log = zerolog.New(tellOnce(told))
-				w := startTalk(t, m, Spec{Argv: sh(`setsid sh -c 'exec 5>"$0"; rm "$0"; echo $$; exec sleep 1000' "$1" & read x`, mount+"/file")})
-				child := w.pid()
-				if c.seen && len(w.Pids()) < 2 {
-					t.Errorf("Pids = %v", w.Pids())
-				}
-				freeze()
-				if err := child.signal(unix.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-				for !strings.Contains(describe(child.pid), "in state D") {
-					runtime.Gosched()
-				}
-				w.Kill()
-				mustWait(t, w.leader)
-				if m.subtree == "" && !c.seen {
-					select {
-					case <-told:
-					case <-w.Gone():
-					}
-				} else if d := strings.Join(w.Describe(), ""); !strings.Contains(d, fmt.Sprintf("pid %d (sleep) in state D", child.pid)) {
-					t.Errorf("Describe = %q", d)
-				}
-				mustNotBeGone(t, w.Worker)
-				thaw()
-				mustBeGone(t, w.Worker, child)
-			})
-		})
-	}
-}
-
-// tellOnce is a log that closes the channel when it is told that a proof has to wait.
-type tellOnce chan struct{}
-
-func (c tellOnce) Write(b []byte) (int, error) {
-	if strings.Contains(string(b), "cannot be proven yet") {
-		close(c)
-	}
-	return len(b), nil
-}
-
-// frozenFileSystem mounts a small file system and freezes it.
+// frozenFileSystem mounts a small file system and freezes it. If thaw is not called, the clean-up does it.
 func frozenFileSystem(t *testing.T) (mount string, thaw func()) {
-	t.Helper()
-	mount, freeze, thaw := smallFileSystem(t)
-	freeze()
-	return mount, thaw
-}
-
-// smallFileSystem mounts a small file system. If thaw is not called after freeze, the clean-up does it.
-func smallFileSystem(t *testing.T) (mount string, freeze, thaw func()) {
 	t.Helper()
 	dir := t.TempDir()
 	mount = filepath.Join(dir, "mnt")
@@ -354,11 +313,8 @@ func smallFileSystem(t *testing.T) (mount string, freeze, thaw func()) {
 	run(t, "mkfs.ext4", "-q", dir+"/image")
 	run(t, "mount", "-o", "loop", dir+"/image", mount)
 	t.Cleanup(func() { run(t, "umount", mount) })
-	frozen := false
-	freeze = func() {
-		run(t, "fsfreeze", "--freeze", mount)
-		frozen = true
-	}
+	run(t, "fsfreeze", "--freeze", mount)
+	frozen := true
 	thaw = func() {
 		if frozen {
 			frozen = false
@@ -366,5 +322,5 @@ func smallFileSystem(t *testing.T) (mount string, freeze, thaw func()) {
 		}
 	}
 	t.Cleanup(thaw)
-	return mount, freeze, thaw
+	return mount, thaw
 }

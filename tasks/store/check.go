@@ -25,12 +25,12 @@ func (s *SQLite) Check() (Report, error) {
 	return report, err
 }
 
-// Check reads every page and every row of the store at path and changes nothing of it, whether or not a process uses it,
-// and leaves no files behind. Damage is in Report.Problems and is no error.
+// Check reads every page and every row of the store at path and changes nothing of it, whether or not a process uses
+// it, and leaves no files behind. Damage is in Report.Problems and is no error.
 //
-// If a process uses the store, it is read as a second reader. If none does and the store was closed in order, the file is
-// read as it is. If none does but there is a log, as after a crash, a copy in the directory for temporary files is
-// checked, because SQLite would have to write to join the two.
+// If a process uses the store, it is read as a second reader. If none does and the store was closed in order, the
+// file is read as it is. If none does but there is a log, as after a crash, a copy in the directory for temporary
+// files is checked, because SQLite would have to write to join the two.
 //
 // Errors: ErrNewer (Report.Schema says which version), fs.ErrNotExist, those of the file system.
 func Check(path string) (Report, error) {
@@ -49,7 +49,8 @@ func Check(path string) (Report, error) {
 		if serr != nil {
 			return report, serr
 		}
-		// A process that began or ended to use the store meanwhile moved pages under the eyes of a check that takes no locks.
+		// A process that began or ended to use the store meanwhile moved pages under the eyes of a check that takes
+		// no locks.
 		if before == after || before.used {
 			return report, err
 		}

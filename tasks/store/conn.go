@@ -18,15 +18,16 @@ import (
 // everyday: the two connections of the store itself meet at a checkpoint.
 const reportLockAfter = 100 * time.Millisecond
 
-// waiter is called again and again while a lock is held by somebody else, with the number of calls so far; false gives up.
+// waiter is called again and again while a lock is held by somebody else, with the number of calls so far; false
+// gives up.
 type waiter func(ctx context.Context, count int) bool
 
 // immutable is the URI parameter by which SQLite takes no locks, makes no files, and takes a log for absent.
 const immutable = "immutable=1"
 
-// connect opens one connection to the store's file, which must exist. params are those of SQLite's URIs. cache is in KiB. Each connection has a memory of
-// its own (a third of a MiB, and then what its cache needs), which is why caches are small; SQLite's reads come from the
-// page cache of the kernel anyhow.
+// connect opens one connection to the store's file, which must exist. params are those of SQLite's URIs. cache is in
+// KiB. Each connection has a memory of its own (a third of a MiB, and then what its cache needs), which is why caches
+// are small; SQLite's reads come from the page cache of the kernel anyhow.
 func connect(path, params string, mode sqlite3.OpenFlag, cache int, wait waiter) (*sqlite3.Conn, error) {
 	// modeof: a log gets the mode of the file, whatever the umask.
 	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "modeof=" + url.QueryEscape(path)}

@@ -19,8 +19,9 @@ type disk interface {
 	remove(path string) error
 	// sync puts a file or the entries of a directory on stable storage.
 	sync(path string) error
-	// resync writes the bytes that are read from a file over themselves and syncs. What a former process wrote without a
-	// good sync may be in the page cache only, marked clean: a sync alone would say that it is on stable storage.
+	// resync writes the bytes that are read from a file over themselves and syncs. What a former process wrote
+	// without a good sync may be in the page cache only, marked clean: a sync alone would say that it is on stable
+	// storage.
 	resync(path string) error
 }
 

@@ -16,9 +16,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A script of commits is run again and again, and the storage fails at the first operation, then at the second, and so on
-// until a run is clean. What the store answered must be true in the store itself after it recovered, after the process
-// was killed, and after a power cut.
+// A script of commits is run again and again, and the storage fails at the first operation, then at the second, and
+// so on until a run is clean. What the store answered must be true in the store itself after it recovered, after the
+// process was killed, and after a power cut.
 
 // changes in the script; with a checkpoint every few of them.
 const (
@@ -163,8 +163,8 @@ type fault struct {
 	cause         error
 }
 
-// eachPoint makes runs with a fault that comes one operation later each time, until a run is clean, and answers how often
-// each kind of operation failed last.
+// eachPoint makes runs with a fault that comes one operation later each time, until a run is clean, and answers how
+// often each kind of operation failed last.
 func eachPoint(t *testing.T, next func(n int) fault) map[string]int {
 	kinds := map[string]int{}
 	for n := 1; ; n += pointStride {
@@ -283,8 +283,9 @@ func failOnce(t *testing.T, d *faultDisk) (hit bool) {
 	return hit
 }
 
-// A process dies after a failed sync, before it could write a new file. The next one finds the change that was answered
-// "unknown" in the page cache, and what it answers must survive a power cut although it comes after that in the log.
+// A process dies after a failed sync, before it could write a new file. The next one finds the change that was
+// answered "unknown" in the page cache, and what it answers must survive a power cut although it comes after that in
+// the log.
 func TestStartAfterFailedSyncThenPowerCut(t *testing.T) {
 	d := newFaultDisk(t)
 	path := filepath.Join(d.dir, "tasks.db")
@@ -341,8 +342,8 @@ func TestFullDiskIsANo(t *testing.T) {
 	}
 }
 
-// One change fails in a group of several, by a conflict: it alone is refused. Then the COMMIT of a group fails: those that
-// would have been recorded are unknown, and what conflicted with one of them is not told that it conflicts.
+// One change fails in a group of several, by a conflict: it alone is refused. Then the COMMIT of a group fails: those
+// that would have been recorded are unknown, and what conflicted with one of them is not told that it conflicts.
 func TestGroup(t *testing.T) {
 	d := newFaultDisk(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -168,8 +168,8 @@ func (d *faultDisk) bind(m move) {
 
 func (d *faultDisk) syncDir() { d.sure, d.moves = maps.Clone(d.view), nil }
 
-// settled returns the content after writes of which the lost ones, and unless all is set the others too, are there or not,
-// sector by sector.
+// settled returns the content after writes of which the lost ones, and unless all is set the others too, are there or
+// not, sector by sector.
 func (d *faultDisk) settled(f *inode, all bool) []byte {
 	content := append([]byte(nil), f.sure...)
 	resize := func(n int64) {

@@ -15,9 +15,9 @@ import (
 // ErrInUse: another process, or another SQLite of this one, writes the store.
 var ErrInUse = errors.New("the store is in use")
 
-// lock takes the right to write the store at path. It is an open-file-description lock on a file of its own, because the
-// store's file is replaced in a recovery, and because SQLite's locks must let an administrator read. The kernel drops it
-// with the process; the file stays and holds the process id of the last holder.
+// lock takes the right to write the store at path. It is an open-file-description lock on a file of its own, because
+// the store's file is replaced in a recovery, and because SQLite's locks must let an administrator read. The kernel
+// drops it with the process; the file stays and holds the process id of the last holder.
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -123,9 +123,9 @@ func (s *SQLite) Fences() (fences []Fence, err error) {
 	return fences, err
 }
 
-// Live is Store's. Oldest first means by Created, then by ID. It reads pages and holds nothing while it calls each, which
-// may therefore use the store. A record that is live and keeps its Created all the while is seen exactly once; one that
-// changes meanwhile is seen as it was or as it is, one that comes or goes meanwhile is seen or not.
+// Live is Store's. Oldest first means by Created, then by ID. It reads pages and holds nothing while it calls each,
+// which may therefore use the store. A record that is live and keeps its Created all the while is seen exactly once;
+// one that changes meanwhile is seen as it was or as it is, one that comes or goes meanwhile is seen or not.
 func (s *SQLite) Live(each func(Record) error) error {
 	at := place{created: math.MinInt64}
 	for {

@@ -14,13 +14,13 @@ import (
 // How a store that is not trusted any more gets a new file.
 //
 //  1. publish: VACUUM INTO path.building, from a connection that sees what was answered; fsync; rename to path.rebuilt.
-//  2. finishSwap: fsync the directory. From here on path.rebuilt is the store. Remove path-wal, path-shm and path-journal,
-//     which belong to the old file and which SQLite would replay into the new one; fsync the directory; rename path.rebuilt
-//     to path; fsync the directory.
+//  2. finishSwap: fsync the directory. From here on path.rebuilt is the store. Remove path-wal, path-shm and
+//     path-journal, which belong to the old file and which SQLite would replay into the new one; fsync the directory;
+//     rename path.rebuilt to path; fsync the directory.
 //
-// A crash before the first fsync of the directory may leave the old file with its log, where a change whose answer was
-// "unknown" may be there, whole. After it the next Open goes on with 2. A program that has the old file open keeps reading
-// the old one.
+// A crash before the first fsync of the directory may leave the old file with its log, where a change whose answer
+// was "unknown" may be there, whole. After it the next Open goes on with 2. A program that has the old file open
+// keeps reading the old one.
 const (
 	building = ".building"
 	rebuilt  = ".rebuilt"
@@ -82,8 +82,8 @@ func (s *SQLite) publish() error {
 	if err := s.disk.create(to); err != nil {
 		return err
 	}
-	// A connection of its own: the writer's was in a transaction that failed, the reader's is left to the readers. Those
-	// two stay open, and with them the shared index of the log; SQLite does not read the log anew.
+	// A connection of its own: the writer's was in a transaction that failed, the reader's is left to the readers.
+	// Those two stay open, and with them the shared index of the log; SQLite does not read the log anew.
 	conn, err := s.connect(sqlite3.OPEN_READONLY, readerCache)
 	if err != nil {
 		return fmt.Errorf("opening the old file: %w", err)
@@ -141,10 +141,11 @@ func (s *SQLite) closeFile() error {
 	return err
 }
 
-// settle puts the log that a former process left on stable storage before anything is built on it. If that process died
-// after a failed sync, part of the log may be in the page cache only, marked clean: SQLite would take it as recorded, new
-// changes would follow it in the log, and a power cut would then cut them off with it. The bytes are written over
-// themselves under SQLite's write lock, so no other program appends meanwhile. Open reads the log after that.
+// settle puts the log that a former process left on stable storage before anything is built on it. If that process
+// died after a failed sync, part of the log may be in the page cache only, marked clean: SQLite would take it as
+// recorded, new changes would follow it in the log, and a power cut would then cut them off with it. The bytes are
+// written over themselves under SQLite's write lock, so no other program appends meanwhile. Open reads the log after
+// that.
 func (s *SQLite) settle() (err error) {
 	if sizeOf(s.path+"-wal") == 0 {
 		return nil

@@ -59,8 +59,8 @@ var steps = []string{
 	);`,
 }
 
-// migrate runs the steps that the file behind conn has not seen, each in a transaction of its own, and moves the result
-// out of the write-ahead log, so that the version can be read from the header of the file alone.
+// migrate runs the steps that the file behind conn has not seen, each in a transaction of its own, and moves the
+// result out of the write-ahead log, so that the version can be read from the header of the file alone.
 func migrate(conn *sqlite3.Conn, steps []string) error {
 	have, err := schemaOf(conn)
 	if err != nil {
@@ -113,7 +113,8 @@ type header struct {
 	app     uint32
 }
 
-// readHeader reads the header of the store's main file. Errors: fs.ErrNotExist, ErrCorrupt, and those of the file system.
+// readHeader reads the header of the store's main file. Errors: fs.ErrNotExist, ErrCorrupt, and those of the file
+// system.
 func readHeader(path string) (header, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -147,10 +148,10 @@ func readHeader(path string) (header, error) {
 	return h, nil
 }
 
-// examine says whether the files at path may be opened as a store by a program that knows the schema up to version. It
-// changes nothing. A missing or empty file is fine (it will be created), unless a write-ahead log is there: the log alone
-// is not a store, and SQLite would delete it. With a rollback journal, which is there while a new file is made, SQLite
-// puts back what the file held before, so only the version counts.
+// examine says whether the files at path may be opened as a store by a program that knows the schema up to version.
+// It changes nothing. A missing or empty file is fine (it will be created), unless a write-ahead log is there: the
+// log alone is not a store, and SQLite would delete it. With a rollback journal, which is there while a new file is
+// made, SQLite puts back what the file held before, so only the version counts.
 func examine(path string, version int) error {
 	h, err := readHeader(path)
 	log, journal := sizeOf(path+"-wal"), sizeOf(path+"-journal")

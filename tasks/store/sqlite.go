@@ -15,12 +15,13 @@ import (
 	"vdsm-agent/internal/code"
 )
 
-// defaultBusy is how long a change waits for a lock of another program. Task.stop must be answered well within the 10 s
-// that most verbs allow for the whole cancel.
+// defaultBusy is how long a change waits for a lock of another program. Task.stop must be answered well within the 10
+// s that most verbs allow for the whole cancel.
 const defaultBusy = 5 * time.Second
 
-// quickCheckUpTo is the size of a file, in bytes, up to which Open reads all of it to find damage, which takes up to 150 ms
-// on a busy host. The damage of a larger file shows when the pages are read: Live sets such records aside, Check finds all.
+// quickCheckUpTo is the size of a file, in bytes, up to which Open reads all of it to find damage, which takes up to
+// 150 ms on a busy host. The damage of a larger file shows when the pages are read: Live sets such records aside,
+// Check finds all.
 const quickCheckUpTo = 8 << 20
 
 // Caches in KiB. The writer needs the inner pages of three trees, a reader those of one.
@@ -41,19 +42,20 @@ type Options struct {
 
 // SQLite is the Store in a SQLite file in WAL mode.
 //
-// One goroutine, run, owns the connection that writes. It takes whatever changes wait when it becomes free, writes them as
-// one transaction, each in a savepoint of its own, and answers after the COMMIT, which syncs the log (synchronous=FULL).
-// Reads use a connection of their own under mu and see every change that was answered.
+// One goroutine, run, owns the connection that writes. It takes whatever changes wait when it becomes free, writes
+// them as one transaction, each in a savepoint of its own, and answers after the COMMIT, which syncs the log
+// (synchronous=FULL). Reads use a connection of their own under mu and see every change that was answered.
 //
-// The low-level API of the SQLite module is used, not database/sql. Memory is the same (7 MiB for two connections and their
-// caches) and a read takes 12 µs instead of 15, which is no reason; but the state of the transaction after an error decides
-// here between "no" and "unknown", and database/sql hides it, as it hides when a connection is closed and opened.
+// The low-level API of the SQLite module is used, not database/sql. Memory is the same (7 MiB for two connections and
+// their caches) and a read takes 12 µs instead of 15, which is no reason; but the state of the transaction after an
+// error decides here between "no" and "unknown", and database/sql hides it, as it hides when a connection is closed
+// and opened.
 //
-// Trust. If a COMMIT or a checkpoint fails, what the file holds from then on is not what the kernel says it holds: pages
-// whose write failed are marked clean. All that was answered was synced by an earlier COMMIT that succeeded, so it is all
-// there, and the index of the log, which is in memory that the open connections share, still ends before the changes that
-// failed. Therefore that view, and not a reopened file, is copied to a new file, and the new file takes the place of the
-// old (see recover.go).
+// Trust. If a COMMIT or a checkpoint fails, what the file holds from then on is not what the kernel says it holds:
+// pages whose write failed are marked clean. All that was answered was synced by an earlier COMMIT that succeeded, so
+// it is all there, and the index of the log, which is in memory that the open connections share, still ends before
+// the changes that failed. Therefore that view, and not a reopened file, is copied to a new file, and the new file
+// takes the place of the old (see recover.go).
 type SQLite struct {
 	path       string
 	log        zerolog.Logger
@@ -81,11 +83,11 @@ type SQLite struct {
 
 var _ Store = (*SQLite)(nil)
 
-// Open opens the store at path and creates it if there is none (mode 0600; its directory must exist and its entry is on
-// stable storage when Open returns). A file that a crash left is recovered, an older schema is brought up to date.
+// Open opens the store at path and creates it if there is none (mode 0600; its directory must exist and its entry is
+// on stable storage when Open returns). A file that a crash left is recovered, an older schema is brought up to date.
 //
-// Errors: ErrNewer and ErrCorrupt, with the file unchanged; ErrInUse; those of the file system. Damage is looked for in
-// the header, and in the whole file up to quickCheckUpTo.
+// Errors: ErrNewer and ErrCorrupt, with the file unchanged; ErrInUse; those of the file system. Damage is looked for
+// in the header, and in the whole file up to quickCheckUpTo.
 func Open(path string, o Options) (*SQLite, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -220,8 +222,8 @@ func (s *SQLite) Commit(c Change) error {
 	return s.send(size(c), func(w *writer) error { return w.apply(c) })
 }
 
-// SetAside is Store's. The record stays where it is and an entry in the table aside hides it from Live, because a damaged
-// page may let no record be moved, and so that an administrator brings it back by removing the entry.
+// SetAside is Store's. The record stays where it is and an entry in the table aside hides it from Live, because a
+// damaged page may let no record be moved, and so that an administrator brings it back by removing the entry.
 func (s *SQLite) SetAside(id, reason string) error {
 	return s.send(len(id)+len(reason), func(w *writer) error { return execute(w.aside, id, reason, time.Now()) })
 }

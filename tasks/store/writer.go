@@ -15,8 +15,8 @@ const (
 	groupBytes   = 1 << 20
 )
 
-// checkpointPages is the length of the log, in pages of 4 KiB, at which it is moved into the file, and again after each
-// as many: SQLite starts the log anew only when nobody reads its end.
+// checkpointPages is the length of the log, in pages of 4 KiB, at which it is moved into the file, and again after
+// each as many: SQLite starts the log anew only when nobody reads its end.
 const checkpointPages = 1000
 
 // reportLogPages is the length of the log at which an administrator is told that something keeps it from being moved.
@@ -106,9 +106,9 @@ func (s *SQLite) gather(first *request) []*request {
 
 // write writes a group in one transaction and answers each of it.
 //
-// Before the COMMIT every failure is a "no": no transaction without its last page counts. The pages are written to the log
-// first, so that a full disk is met here. A failure of the COMMIT itself is an "unknown" for all that it held. That, or a
-// failed sync at any time, ends the trust in the file.
+// Before the COMMIT every failure is a "no": no transaction without its last page counts. The pages are written to
+// the log first, so that a full disk is met here. A failure of the COMMIT itself is an "unknown" for all that it
+// held. That, or a failed sync at any time, ends the trust in the file.
 func (s *SQLite) write(group []*request) {
 	answers := make([]error, len(group))
 	refuse := func(err error) { // nothing of the group is written: a conflict was one with a change that is not there either

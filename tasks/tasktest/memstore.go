@@ -19,12 +19,12 @@ import (
 // store.ErrUnknown; any other ErrUnknown leaves the change out.
 var ErrApplied = fmt.Errorf("%w (it was)", store.ErrUnknown)
 
-// MemStore is a store.Store in memory that can crash and fail. It means the same as store.SQLite; StoreSuite holds both
-// to that.
+// MemStore is a store.Store in memory that can crash and fail. It means the same as store.SQLite; StoreSuite holds
+// both to that.
 //
-// What is on "stable storage" are the changes that were answered with nil. A change is open from the call of Commit until
-// its answer, and if the answer is ErrUnknown, until the next change that is answered with nil (by which the real store
-// has recovered). A crash keeps or drops each open change, whole.
+// What is on "stable storage" are the changes that were answered with nil. A change is open from the call of Commit
+// until its answer, and if the answer is ErrUnknown, until the next change that is answered with nil (by which the
+// real store has recovered). A crash keeps or drops each open change, whole.
 //
 // It blocks only where OnCommit does, and takes its mutex for moments only, so it may be used in a synctest bubble.
 type MemStore struct {
@@ -63,8 +63,8 @@ func NewMemStore() *MemStore {
 }
 
 // Crash returns what a process would find that started now: every change that was answered, and of the open ones any
-// subset, as rng decides, in their order. The receiver is not changed and can go on, so one run can be crashed at every
-// point; close it to make its process dead.
+// subset, as rng decides, in their order. The receiver is not changed and can go on, so one run can be crashed at
+// every point; close it to make its process dead.
 func (m *MemStore) Crash(rng *rand.Rand) *MemStore {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -275,8 +275,8 @@ func (m *MemStore) Check() (store.Report, error) {
 	return report, nil
 }
 
-// Close is Store's. Changes whose OnCommit has not returned are not waited for: they answer ErrClosed, and a crash may keep
-// them until then.
+// Close is Store's. Changes whose OnCommit has not returned are not waited for: they answer ErrClosed, and a crash
+// may keep them until then.
 func (m *MemStore) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

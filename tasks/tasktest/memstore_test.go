@@ -44,8 +44,8 @@ func has(t *testing.T, s store.Store, id string) bool {
 	return err == nil
 }
 
-// A crash keeps what was answered, and each open change whole or not at all; over many crashes both are seen, and every
-// subset of two.
+// A crash keeps what was answered, and each open change whole or not at all; over many crashes both are seen, and
+// every subset of two.
 func TestCrashKeepsSubsetsOfOpenChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := tasktest.NewMemStore()

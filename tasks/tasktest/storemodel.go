@@ -17,7 +17,8 @@ import (
 func (s *suite) model() {
 	rapid.Check(s.T, func(t *rapid.T) {
 		m := &storeModel{suite: &suite{T: s.T, Store: s.open(s.T), reopen: s.reopen},
-			tasks: map[string]store.Record{}, logs: map[string][]store.Entry{}, fence: map[string]store.Fence{}, aside: map[string]bool{}}
+			tasks: map[string]store.Record{}, logs: map[string][]store.Entry{}, fence: map[string]store.Fence{},
+			aside: map[string]bool{}}
 		defer func() { m.suite.Store.Close() }()
 		t.Repeat(map[string]func(*rapid.T){
 			"commit":   m.commit,
@@ -58,10 +59,12 @@ func (m *storeModel) commit(t *rapid.T) {
 		tasks[id] = r
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "entries") {
-		c.Log = append(c.Log, store.Entry{Task: anID.Draw(t, "id"), At: aTime.Draw(t, "at"), Who: aWord.Draw(t, "who"), What: aWord.Draw(t, "what")})
+		c.Log = append(c.Log, store.Entry{Task: anID.Draw(t, "id"), At: aTime.Draw(t, "at"), Who: aWord.Draw(t, "who"),
+			What: aWord.Draw(t, "what")})
 	}
 	for range rapid.IntRange(0, 1).Draw(t, "fences") {
-		c.Fence = append(c.Fence, store.Fence{Flow: anID.Draw(t, "flow"), At: aTime.Draw(t, "at"), Until: aTime.Draw(t, "until"), Who: aWord.Draw(t, "who")})
+		c.Fence = append(c.Fence, store.Fence{Flow: anID.Draw(t, "flow"), At: aTime.Draw(t, "at"), Until: aTime.Draw(t, "until"),
+			Who: aWord.Draw(t, "who")})
 	}
 	for range rapid.IntRange(0, 1).Draw(t, "unfences") {
 		c.Unfence = append(c.Unfence, anID.Draw(t, "flow"))

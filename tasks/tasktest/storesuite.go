@@ -15,11 +15,11 @@ import (
 	"vdsm-agent/tasks/store"
 )
 
-// StoreSuite holds a store to every sentence of store.Store's comments. open makes an empty one; reopen ends the use of s,
-// by Close or by a crash, and opens what is there then. Both fail t if they cannot.
+// StoreSuite holds a store to every sentence of store.Store's comments. open makes an empty one; reopen ends the use
+// of s, by Close or by a crash, and opens what is there then. Both fail t if they cannot.
 //
-// What an implementation does with a record that it cannot read, and with storage that fails, is for its own tests: the
-// suite has no way to bring that about.
+// What an implementation does with a record that it cannot read, and with storage that fails, is for its own tests:
+// the suite has no way to bring that about.
 func StoreSuite(t *testing.T, open func(t *testing.T) store.Store, reopen func(t *testing.T, s store.Store) store.Store) {
 	for _, test := range []struct {
 		name string
@@ -138,7 +138,8 @@ func (s *suite) whole() {
 }
 
 func (s *suite) conflictLeavesNothing() {
-	s.must(s.Commit(store.Change{Put: []store.Record{rec(1, 1, "queued")}, Fence: []store.Fence{{Flow: "old", At: epoch, Until: epoch}}}))
+	s.must(s.Commit(store.Change{Put: []store.Record{rec(1, 1, "queued")},
+		Fence: []store.Fence{{Flow: "old", At: epoch, Until: epoch}}}))
 	for _, last := range []store.Record{rec(1, 1, "again"), rec(1, 3, "too far"), rec(9, 2, "no such")} {
 		s.wants(s.Commit(store.Change{
 			Put:     []store.Record{rec(2, 1, "queued"), rec(1, 2, "running"), {ID: last.ID, Version: last.Version + 10}, last},
@@ -407,8 +408,8 @@ func (s *suite) check() {
 	}
 }
 
-// concurrent has writers count in one record by compare-and-set. A lost update or an answer that is not true would make
-// the sum wrong.
+// concurrent has writers count in one record by compare-and-set. A lost update or an answer that is not true would
+// make the sum wrong.
 func (s *suite) concurrent() {
 	const writers, each = 16, 20
 	s.must(s.Commit(put(rec(0, 1, "0"))))
@@ -499,7 +500,7 @@ func (s *suite) closeWaits() {
 	for w := range writers {
 		wg.Go(func() {
 			for i := 0; ; i++ {
-				r := rec(1000*w+i, 1, "queued")
+				r := rec(10_000_000*w+i, 1, "queued")
 				err := s.Commit(put(r))
 				mu.Lock()
 				answered[r.ID] = err

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Speed and memory, as ratios within one run: shared machines are too noisy for anything else.
+# BENCH_DIR: where the images are made (10 GiB are needed); a temporary directory of the current file system by default.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=$(mktemp -d "${BENCH_DIR:-$PWD}/.bench-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+
+echo "== copies: sliced with checkpoints / plain qemu-img convert"
+go run ./storageops/copy/copybench -dir "$dir"
+echo
+echo "== the daemon: stop and memory"
+go run ./test/daemonbench bin/vdsm-agentd "$dir"
