@@ -243,9 +243,7 @@ func TestStateD(t *testing.T) {
 	inModes(t, func(t *testing.T, m *Manager) {
 		mount, thaw := frozenFileSystem(t)
 		w := start(t, m, Spec{Argv: []string{"dd", "if=/dev/zero", "of=" + mount + "/file", "bs=4k", "count=1"}})
-		for !strings.Contains(describe(w.leader.pid), "in state D") {
-			runtime.Gosched()
-		}
+		waitFrozen(w.leader.pid)
 		w.Terminate()
 		w.Kill() // returns though nothing can die
 		d := w.Describe()
@@ -277,9 +275,7 @@ func TestCloseWithStateD(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := start(t, first, Spec{Task: "stuck", Argv: []string{"dd", "if=/dev/zero", "of=" + mount + "/file", "bs=4k", "count=1"}})
-			for !strings.Contains(describe(w.leader.pid), "in state D") {
-				runtime.Gosched()
-			}
+			waitFrozen(w.leader.pid)
 			err = first.Close()
 			if err == nil || !strings.Contains(err.Error(), "of task stuck does not die: pid ") {
 				t.Errorf("Close = %v", err)
@@ -298,6 +294,13 @@ func TestCloseWithStateD(t *testing.T) {
 			mustBeGone(t, left[0])
 			mustBeGone(t, w)
 		})
+	}
+}
+
+// waitFrozen returns when the process waits for the frozen file system, as opposed to a short wait for its program's pages.
+func waitFrozen(pid int) {
+	for d := ""; !strings.Contains(d, "in state D") || !strings.Contains(d, "rwsem"); runtime.Gosched() {
+		d = describe(pid)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -342,32 +343,35 @@ func TestLiveSetsAsideWhatItCannotRead(t *testing.T) {
 
 // An administrator's open transaction is waited for, reported, and then answered as unavailable; reading goes on.
 func TestForeignLock(t *testing.T) {
-	path := newPath(t)
-	var log bytes.Buffer
-	s := mustOpen(t, path, Options{Busy: 300 * time.Millisecond, Log: zerolog.New(&log)})
-	mustCommit(t, s, Change{Put: []Record{numbered(1)}})
-	foreign, err := sqlite3.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer foreign.Close()
-	tx, err := foreign.BeginImmediate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit(Change{Put: []Record{numbered(2)}}); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("behind a foreign lock a change was answered %v", err)
-	}
-	if !strings.Contains(log.String(), "locked by another program") {
-		t.Errorf("the log does not tell of the lock: %s", &log)
-	}
-	if _, err := s.Get("task-000001"); err != nil {
-		t.Error(err)
-	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-	mustCommit(t, s, Change{Put: []Record{numbered(2)}})
+	synctest.Test(t, func(t *testing.T) { // the wait costs no time
+		path := newPath(t)
+		var log bytes.Buffer
+		s := mustOpen(t, path, Options{Log: zerolog.New(&log)})
+		mustCommit(t, s, Change{Put: []Record{numbered(1)}})
+		foreign, err := sqlite3.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer foreign.Close()
+		tx, err := foreign.BeginImmediate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Commit(Change{Put: []Record{numbered(2)}}); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("behind a foreign lock a change was answered %v", err)
+		}
+		if !strings.Contains(log.String(), "locked by another program") {
+			t.Errorf("the log does not tell of the lock: %s", &log)
+		}
+		if _, err := s.Get("task-000001"); err != nil {
+			t.Error(err)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		mustCommit(t, s, Change{Put: []Record{numbered(2)}})
+		mustClose(t, s)
+	})
 }
 
 // The sqlite3 command of the host reads the store while it is written, and changes nothing by that.
