@@ -32,7 +32,7 @@ type everything struct {
 		A int `json:"a"`
 	} `json:"inner" default:"{\"a\":1}"`
 	Hidden  string `json:"-"`
-	private string
+	private string //nolint:unused // that it is left out is what is tested
 	NoTag   string
 }
 

@@ -106,7 +106,7 @@ func (d *Domain) lastHolder() string {
 // settle readies our directory in a domain that was just claimed: what a former holder left half written goes.
 func (d *Domain) settle() error {
 	for _, dir := range []string{agentDir, tmpDir, trashDir} {
-		if _, err := d.t.ensureDir(dir, dirMode); err != nil {
+		if _, err := d.t.ensureDir(dir); err != nil {
 			return err
 		}
 	}
@@ -126,7 +126,7 @@ func (d *Domain) settle() error {
 	if err != nil {
 		return err
 	}
-	err = d.t.replace(claimFile, append(data, '\n'), metaMode)
+	err = d.t.replace(claimFile, append(data, '\n'))
 	if err == nil {
 		err = d.keepReserve()
 	}

@@ -106,7 +106,7 @@ func (d *Domain) UpdateMeta(f func(*DomainMeta) error) error {
 	if err != nil {
 		return err
 	}
-	return d.t.replace(metadataFile, data, metaMode)
+	return d.t.replace(metadataFile, data)
 }
 
 // Stats is the room in the domain's file system, in bytes.

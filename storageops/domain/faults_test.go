@@ -149,7 +149,7 @@ func TestDyingAnywhere(t *testing.T) {
 
 func (op operation) fixture(t *testing.T) *fixture {
 	t.Helper()
-	x := (*fixture)(nil)
+	var x *fixture
 	if op.onDisk {
 		x = newFixture(t)
 	} else {

@@ -43,7 +43,6 @@ func imageDir(img string) string        { return path.Join(imagesDir, img) }
 func volumeFile(img, vol string) string { return path.Join(imagesDir, img, vol) }
 func metaFile(img, vol string) string   { return volumeFile(img, vol) + metaSuffix }
 func isMeta(name string) (string, bool) { return strings.CutSuffix(name, metaSuffix) }
-func checkVolume(img, vol string) error { return checkUUIDs("image", img, "volume", vol) }
 func checkUUIDs(pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
 		if !isUUID(pairs[i+1]) {

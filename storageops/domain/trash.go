@@ -263,7 +263,7 @@ func (tr *Trash) move(m *Manifest, it *Item) error {
 		}
 		return t.sync(imagesDir, tr.entryDir(m.Task))
 	}
-	if _, err := t.ensureDir(to, dirMode); err != nil {
+	if _, err := t.ensureDir(to); err != nil {
 		return err
 	}
 	for _, f := range it.Files {
@@ -393,16 +393,16 @@ func (tr *Trash) write(m *Manifest) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tr.d.t.ensureDir(trashDir, dirMode); err != nil {
+	if _, err := tr.d.t.ensureDir(trashDir); err != nil {
 		return err
 	}
-	if _, err := tr.d.t.ensureDir(tr.entryDir(m.Task), dirMode); err != nil {
+	if _, err := tr.d.t.ensureDir(tr.entryDir(m.Task)); err != nil {
 		return err
 	}
 	if err := tr.d.t.sync(agentDir, trashDir); err != nil {
 		return err
 	}
-	return tr.d.t.replace(path.Join(tr.entryDir(m.Task), manifestName), append(data, '\n'), metaMode)
+	return tr.d.t.replace(path.Join(tr.entryDir(m.Task), manifestName), append(data, '\n'))
 }
 
 func (tr *Trash) entryDir(task string) string          { return path.Join(trashDir, task) }

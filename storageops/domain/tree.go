@@ -154,19 +154,19 @@ func (t *tree) mkdir(name string, perm fs.FileMode) error {
 
 // ensureDir makes the directory if it is missing, and completes what a mkdir that died left: mode and owner. An
 // existing directory keeps what it has beyond that. The caller syncs the parent, also when nothing was made.
-func (t *tree) ensureDir(name string, perm fs.FileMode) (made bool, err error) {
+func (t *tree) ensureDir(name string) (made bool, err error) {
 	there, err := t.realDir(name)
 	if err != nil {
 		return false, err
 	}
 	if !there {
-		return true, t.mkdir(name, perm)
+		return true, t.mkdir(name, dirMode)
 	}
 	fi, err := t.lstat(name)
 	if err != nil {
 		return false, err
 	}
-	return false, t.setMode(name, fi.Mode().Perm()|perm)
+	return false, t.setMode(name, fi.Mode().Perm()|dirMode)
 }
 
 // setMode gives a file or directory the mode and the tree's owner, and changes nothing where they are so already.
@@ -290,7 +290,8 @@ func (t *tree) create(name string, data []byte, size int64, perm fs.FileMode) er
 
 // replace puts data in the place of the file name, whole or not at all, synced. An old file's mode is kept, and its
 // owner where the tree names none. The new file grows under .vdsm-agent/tmp, so that a crash leaves nothing beside name.
-func (t *tree) replace(name string, data []byte, perm fs.FileMode) error {
+func (t *tree) replace(name string, data []byte) error {
+	perm := fs.FileMode(metaMode)
 	old, err := t.regular(name)
 	if err != nil {
 		return err
@@ -303,7 +304,7 @@ func (t *tree) replace(name string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	if err := t.create(tmp, data, 0, perm); err != nil {
-		t.root.Remove(tmp) // it may hold the last free block; if this fails too, the next claim clears it
+		_ = t.root.Remove(tmp) // it may hold the last free block; if this fails too, the next claim clears it
 		return err
 	}
 	if old != nil && t.owner.UID < 0 && os.Geteuid() == 0 {
@@ -341,7 +342,7 @@ func sysStat(fi fs.FileInfo) *syscall.Stat_t {
 	return st
 }
 
-func linkCount(fi fs.FileInfo) uint64 { return uint64(sysStat(fi).Nlink) }
+func linkCount(fi fs.FileInfo) uint64 { return sysStat(fi).Nlink }
 
 // allocated is what the file takes on disk, in bytes.
 func allocated(fi fs.FileInfo) int64 { return sysStat(fi).Blocks * 512 }

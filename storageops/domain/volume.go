@@ -102,7 +102,7 @@ func (d *Domain) writeMeta(img, vol string, m VolumeMeta) error {
 	if err != nil {
 		return err
 	}
-	if err := d.t.replace(metaFile(img, vol), data, metaMode); err != nil {
+	if err := d.t.replace(metaFile(img, vol), data); err != nil {
 		return err
 	}
 	return d.relink(img, vol)
@@ -117,7 +117,7 @@ func (d *Domain) CreateImageDir(img string) (created bool, err error) {
 	if err := d.changeable(); err != nil {
 		return false, err
 	}
-	created, err = d.t.ensureDir(imageDir(img), dirMode)
+	created, err = d.t.ensureDir(imageDir(img))
 	if err != nil {
 		return false, err
 	}

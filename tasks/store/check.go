@@ -43,7 +43,7 @@ func Check(path string) (Report, error) {
 		if err != nil {
 			return Report{Path: path}, err
 		}
-		report, err := checkOnce(path, before)
+		report, err := checkOnce(before)
 		report.Path = path
 		after, serr := stamp(path)
 		if serr != nil {
@@ -79,7 +79,7 @@ func stamp(path string) (state, error) {
 	return st, nil
 }
 
-func checkOnce(path string, st state) (Report, error) {
+func checkOnce(st state) (Report, error) {
 	h, _ := readHeader(st.file) // examine answers its error
 	report := Report{Schema: h.schema}
 	err := examine(st.file, len(steps))

@@ -84,7 +84,7 @@ func prepare(conn *sqlite3.Conn, sql string) (*sqlite3.Stmt, error) {
 // closeConn finishes the statements and closes the connection, which rolls back what it had open.
 func closeConn(conn *sqlite3.Conn, stmts ...*sqlite3.Stmt) error {
 	for _, st := range stmts {
-		st.Close() // answers the error of the statement's last run again
+		_ = st.Close() // answers the error of the statement's last run again
 	}
 	return conn.Close()
 }
@@ -134,12 +134,12 @@ func query(st *sqlite3.Stmt, row func() error, args ...any) (err error) {
 	}
 	for st.Step() {
 		if err := row(); err != nil {
-			st.Reset() // nothing went wrong in the statement
+			_ = st.Reset() // nothing went wrong in the statement
 			return err
 		}
 	}
 	err = st.Err()
-	st.Reset() // answers err once more
+	_ = st.Reset() // answers err once more
 	return err
 }
 
@@ -149,7 +149,7 @@ func queryAll(conn *sqlite3.Conn, sql string, row func(st *sqlite3.Stmt) error) 
 	if err != nil {
 		return err
 	}
-	defer st.Close()
+	defer func() { _ = st.Close() }() // as in closeConn
 	return query(st, func() error { return row(st) })
 }
 

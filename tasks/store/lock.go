@@ -12,7 +12,7 @@ import (
 	"vdsm-agent/internal/code"
 )
 
-// ErrInUse: another process, or another SQLite of this one, writes the store.
+// ErrInUse says that another process, or another SQLite of this one, writes the store.
 var ErrInUse = errors.New("the store is in use")
 
 // lock takes the right to write the store at path. It is an open-file-description lock on a file of its own, because

@@ -49,7 +49,7 @@ func StoreSuite(t *testing.T, open func(t *testing.T) store.Store, reopen func(t
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Store: open(t), open: open, reopen: reopen}
-			defer func() { s.Store.Close() }() // closing twice is fine
+			defer func() { _ = s.Store.Close() }() // closing twice is fine
 			test.run(s)
 		})
 	}
@@ -297,7 +297,7 @@ func (s *suite) liveError() {
 	s.must(s.Commit(put(rec(1, 1, "queued"), rec(2, 1, "queued"))))
 	enough, calls := errors.New("enough"), 0
 	err := s.Live(func(store.Record) error { calls++; return enough })
-	if err != enough || calls != 1 {
+	if !errors.Is(err, enough) || calls != 1 {
 		s.Fatalf("%v after %d calls, want the error itself after one", err, calls)
 	}
 }
