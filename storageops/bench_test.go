@@ -23,6 +23,7 @@ import (
 	"vdsm-agent/tasks/store"
 	"vdsm-agent/tasks/tasktest"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 )
 
@@ -62,7 +63,22 @@ type host struct {
 // newHost makes a domain with a chain of two, a template and a volume of its own, as other verbs have left them.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	dir := t.TempDir()
+	return newHostIn(t, t.TempDir())
+}
+
+// newHostInMemory is newHost on a file system in memory, for tests that need hundreds of them: a sync costs nothing there.
+func newHostInMemory(t *testing.T) *host {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "storageops-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return newHostIn(t, dir)
+}
+
+func newHostIn(t *testing.T, dir string) *host {
+	t.Helper()
 	h := (&host{t: t, dir: dir, store: tasktest.NewMemStore()}).open()
 	if _, err := h.domains.Create(domain.CreateSpec{UUID: sd, Path: h.root(), Name: "test", Type: domain.TypeLocalFS, Class: "Data", Version: 5}); err != nil {
 		t.Fatal(err)
@@ -89,7 +105,7 @@ func (h *host) open() *host {
 		}
 	}
 	var err error
-	next.workers, err = proc.New(proc.Options{Dir: filepath.Join(h.dir, "workers"), Name: strings.ReplaceAll(filepath.Base(filepath.Dir(h.dir)), "/", "-") + filepath.Base(h.dir), Log: zerolog.Nop()})
+	next.workers, err = proc.New(proc.Options{Dir: filepath.Join(h.dir, "workers"), Name: uuid.NewSHA1(uuid.NameSpaceOID, []byte(h.dir)).String(), Log: zerolog.Nop()})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -120,6 +136,15 @@ func (h *host) close() {
 		h.t.Error(err)
 	}
 	h.domains.Close()
+}
+
+// discard ends the host and its files, before the test ends.
+func (h *host) discard() {
+	h.t.Helper()
+	h.close()
+	if err := os.RemoveAll(h.dir); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // volume puts a volume with some data in place by hand.

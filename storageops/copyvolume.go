@@ -26,7 +26,7 @@ type copyParams struct {
 	VolType    param.VolType    `json:"volType" default:"LEAF" doc:"SHARED makes a template"`
 	Format     param.Format     `json:"volFormat"`
 	Allocation param.Allocation `json:"preallocate"`
-	PostZero   param.Bool       `json:"postZero" default:"false" doc:"wipe the destination that force replaces, when it is reclaimed"`
+	PostZero   param.Bool       `json:"postZero" default:"false" doc:"what this replaces, or leaves when it is stopped, is wiped when it is reclaimed"`
 	Force      param.Bool       `json:"force" default:"false" doc:"replace the destination if it exists"`
 	Discard    param.Bool       `json:"discard" default:"false"`
 	// Collapse is ours: an overlay is copied as an overlay, onto the same parent in the destination image.
@@ -97,7 +97,7 @@ func (st *Storage) planCopy(id string, raw json.RawMessage) (*tasks.Plan, error)
 		return nil, err
 	}
 	t := &target{
-		st: st, task: id, volumeRef: p.target(), format: string(p.Format), allocation: string(p.Allocation), desc: p.Desc,
+		st: st, task: id, volumeRef: p.target(), format: string(p.Format), allocation: string(p.Allocation), desc: p.Desc, postZero: bool(p.PostZero),
 	}
 	src := p.source()
 	locks := []tasks.Lock{

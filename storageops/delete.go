@@ -113,7 +113,7 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 			if end != tasks.EndCleared || s.State() != tasks.Finished || x.nothingToDo(s) {
 				return nil
 			}
-			return reclaimTask(x.Domain, x.task)
+			return reclaimTask(x.Domain, x.task, false)
 		},
 	}
 }
@@ -383,10 +383,14 @@ func (x *deletion) fingerprint(_ context.Context, s *tasks.Scope) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	print, err := d.Fingerprint(x.Image, found.Parent)
-	if absent(err) {
-		return deletedPrint{}, nil
+	parent, err := d.ReadVolume(x.Image, found.Parent)
+	if absent(err) || err == nil && parent.VolType == domain.Shared {
+		return deletedPrint{}, nil // nobody writes a template, and each image derived from it changes its links
 	}
+	if err != nil {
+		return nil, err
+	}
+	print, err := d.Fingerprint(x.Image, found.Parent)
 	return deletedPrint{&print}, err
 }
 

@@ -56,6 +56,7 @@ type target struct {
 	allocation string // domain.Sparse or Preallocated
 	desc       string
 	sequence   int64
+	postZero   bool // what the task puts into the trash is wiped before it is unlinked
 }
 
 func (t *target) domain() (*domain.Domain, error) { return t.st.domains.Get(t.Domain) }
@@ -417,7 +418,7 @@ func (t *target) reclaim(s *tasks.Scope, end tasks.End) *tasks.Submission {
 	if !started {
 		return nil
 	}
-	return reclaimTask(t.Domain, t.task)
+	return reclaimTask(t.Domain, t.task, t.postZero)
 }
 
 // imageFormat is QEMU's word for a volume's format.

@@ -16,6 +16,8 @@ import (
 type emptyTrashParams struct {
 	Task   param.UUID `json:"taskID" default:"" doc:"the task whose trash is emptied"`
 	Domain param.UUID `json:"storagedomainID" default:"" doc:"the domain; without a task its whole trash is emptied"`
+	// PostZero is as in the verbs that delete.
+	PostZero param.Bool `json:"postZero" default:"false" doc:"overwrite the data with zeros first"`
 }
 
 func (p emptyTrashParams) check() error {
@@ -26,10 +28,10 @@ func (p emptyTrashParams) check() error {
 }
 
 // reclaimTask is the task that unlinks what another has put into the trash.
-func reclaimTask(domain, task string) *tasks.Submission {
-	raw, err := json.Marshal(map[string]string{"storagedomainID": domain, "taskID": task})
+func reclaimTask(domain, task string, postZero bool) *tasks.Submission {
+	raw, err := json.Marshal(map[string]any{"storagedomainID": domain, "taskID": task, "postZero": postZero})
 	if err != nil {
-		panic(err) // strings always marshal
+		panic(err) // strings and booleans always marshal
 	}
 	return &tasks.Submission{Verb: "Trash.empty", Params: raw}
 }
@@ -40,7 +42,7 @@ func (st *Storage) emptyTrash() *tasks.Verb {
 	return &tasks.Verb{
 		Name: "Trash.empty", Params: emptyTrashParams{}, Ours: true, Class: tasks.ClassLight,
 		Contract: tasks.Contract{
-			CancellableUntil: "started", PointOfNoReturn: "unlink", Undo: "nothing was removed", Bound: 5 * time.Second,
+			CancellableUntil: "started", PointOfNoReturn: "unlink (with postZero: wipe)", Undo: "nothing was removed", Bound: 5 * time.Second,
 		},
 		Plan: st.planEmptyTrash,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
@@ -77,31 +79,63 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 	} else {
 		plan.Locks = append(plan.Locks, tasks.TaskLock(string(p.Task))) // that task is not being reverted meanwhile
 	}
-	plan.Steps = []tasks.Step{{
+	if p.PostZero {
+		plan.Steps = append(plan.Steps, tasks.Step{
+			Name: "wipe", PointOfNoReturn: true,
+			Do: func(ctx context.Context, s *tasks.Scope) error { return st.wipeTrash(ctx, s, p) },
+		})
+	}
+	plan.Steps = append(plan.Steps, tasks.Step{
 		Name: "unlink", PointOfNoReturn: true,
-		Do: func(ctx context.Context, s *tasks.Scope) error {
-			d, entries, err := st.toReclaim(p)
-			if err != nil {
-				return err
-			}
-			var total, freed int64
-			for _, e := range entries {
-				total += e.Bytes
-			}
-			for _, e := range entries {
-				before := freed
-				err := d.Trash().Remove(ctx, e.Task, func(n int64) {
-					freed = before + n
-					s.Progress(freed, total)
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}}
+		Do: func(ctx context.Context, s *tasks.Scope) error { return st.unlinkTrash(ctx, s, p) },
+	})
 	return plan, nil
+}
+
+// wipeTrash overwrites the data of all entries. Those whose unlinking had begun are left to it.
+func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
+	d, entries, err := st.toReclaim(p)
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, e := range entries {
+		if e.Reclaiming {
+			continue
+		}
+		if e.Problem != "" {
+			return tasks.Permanent(code.Errorf(code.TaskState, "what task %s has in the trash cannot be wiped, since its manifest cannot be read (%s); empty it without postZero",
+				e.Task, e.Problem), "the trash of task "+e.Task)
+		}
+		data, err := d.Trash().Data(e.Task)
+		if err != nil {
+			return err
+		}
+		files = append(files, data...)
+	}
+	return wipe(ctx, st.env(s), files)
+}
+
+func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
+	d, entries, err := st.toReclaim(p)
+	if err != nil {
+		return err
+	}
+	var total, freed int64
+	for _, e := range entries {
+		total += e.Bytes
+	}
+	for _, e := range entries {
+		before := freed
+		err := d.Trash().Remove(ctx, e.Task, func(n int64) {
+			freed = before + n
+			s.Progress(freed, total)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // toReclaim finds the entries that the parameters name; none is no error.

@@ -58,7 +58,7 @@ func verbCases(t *testing.T) []verbCase {
 		{"copy raw to raw preallocated", "Volume.copy", with(copyTo, "volumeID", volRaw, "volFormat", 5, "preallocate", 1), []string{volNew}, []string{"ILLEGAL"}, true},
 		{"copy to a template", "Volume.copy", with(copyTo, "volFormat", 4, "volType", "SHARED"), []string{"VOLTYPE=SHARED"}, []string{"ILLEGAL"}, true},
 		{"copy an overlay as an overlay", "Volume.copy", with(copyTo, "volFormat", 4, "collapse", "false", "dstImgUUID", imgA), []string{volNew}, []string{"ILLEGAL"}, true},
-		{"copy over an old volume", "Volume.copy", with(copyTo, "volFormat", 5, "force", true, "dstImgUUID", imgB, "dstVolUUID", volOld), []string{"trash 0/" + volOld}, []string{"ILLEGAL"}, true},
+		{"copy over an old volume", "Volume.copy", with(copyTo, "volFormat", 5, "force", true, "postZero", "true", "dstImgUUID", imgB, "dstVolUUID", volOld), []string{"trash 0/" + volOld}, []string{"ILLEGAL"}, true},
 		{"import", "Volume.import", map[string]any{"storagedomainID": sd, "imageID": "aaaaaaaa-0000-4000-8000-000000000009", "volumeID": volNew, "path": outside, "format": "cow"},
 			[]string{volNew}, []string{"ILLEGAL"}, true},
 		{"delete a leaf", "Volume.delete", with(map[string]any{"volumeID": volTop, "imageID": imgA, "postZero": false, "force": "false"}), []string{"trash 0/" + volTop}, []string{"INTERNAL"}, true},
@@ -154,7 +154,7 @@ func TestStopEverywhere(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			for n := 1; ; n++ {
-				h := newHost(t)
+				h := newHostInMemory(t)
 				before := h.tree()
 				answer := make(chan error, 1)
 				var once sync.Once
@@ -182,7 +182,7 @@ func TestStopEverywhere(t *testing.T) {
 				if t.Failed() {
 					t.Fatalf("stopped behind record %d of %s", n, c.name)
 				}
-				h.close()
+				h.discard()
 			}
 		})
 	}
@@ -193,7 +193,7 @@ func TestCrashEverywhere(t *testing.T) {
 	for _, c := range verbCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
+			h := newHostInMemory(t)
 			if err := h.submit(c.verb, c.params); err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +201,7 @@ func TestCrashEverywhere(t *testing.T) {
 			want := h.tree()
 			h.close()
 			for n := 2; ; n++ { // the first record is the submit's
-				h := newHost(t)
+				h := newHostInMemory(t)
 				dead := make(chan struct{})
 				var once sync.Once
 				count := h.atCommit(n, func() error {
@@ -230,7 +230,7 @@ func TestCrashEverywhere(t *testing.T) {
 				if t.Failed() {
 					t.Fatalf("died at record %d of %s", n, c.name)
 				}
-				h.close()
+				h.discard()
 				if over {
 					return
 				}

@@ -68,6 +68,9 @@ func (t *task) undo() error {
 		r.end(r.State, t.undoneMessage(r))
 		return nil
 	}, func(r *record, c *store.Change) error {
+		if r.State == Failed {
+			return nil // what could not be put back must not be destroyed
+		}
 		return t.deferred(r, c, r.endOfUndo())
 	})
 }

@@ -16,7 +16,7 @@ const (
 	grain = 2 << 20
 	// A plan is collected in pieces that are joined to slices when the total is known. They begin at minPiece and double when
 	// there are maxPieces, so they stay far below a slice and their number is bounded.
-	minPiece  = 8 << 20
+	minPiece  = 4 << 20
 	maxPieces = 128 << 10
 	// zeroShare: zeros that have to be written count as this part of data, so that slices of zeros end too.
 	zeroShare = 64
