@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -301,11 +302,12 @@ func (h *host) crash(rng *rand.Rand) *host {
 	return next.open()
 }
 
-// atCommit calls f before the nth change is written; f's error is its answer.
-func (h *host) atCommit(n int, f func() error) *int {
-	count := 0
+// atCommit calls f before the nth change is written, and before each after it; f's error is its answer. It returns the number
+// of changes so far.
+func (h *host) atCommit(n int64, f func() error) *atomic.Int64 {
+	var count atomic.Int64
 	h.store.OnCommit = func(store.Change) error {
-		if count++; count >= n {
+		if count.Add(1) >= n {
 			return f()
 		}
 		return nil

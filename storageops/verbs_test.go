@@ -153,7 +153,7 @@ func TestStopEverywhere(t *testing.T) {
 	for _, c := range verbCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for n := 1; ; n++ {
+			for n := int64(1); ; n++ {
 				h := newHostInMemory(t)
 				before := h.tree()
 				answer := make(chan error, 1)
@@ -166,7 +166,7 @@ func TestStopEverywhere(t *testing.T) {
 					t.Fatal(err)
 				}
 				v := h.ended()
-				if *count < n {
+				if count.Load() < n {
 					return // it has fewer records than that
 				}
 				err := <-answer
@@ -200,7 +200,7 @@ func TestCrashEverywhere(t *testing.T) {
 			h.ended()
 			want := h.tree()
 			h.close()
-			for n := 2; ; n++ { // the first record is the submit's
+			for n := int64(2); ; n++ { // the first record is the submit's
 				h := newHostInMemory(t)
 				dead := make(chan struct{})
 				var once sync.Once
@@ -220,7 +220,7 @@ func TestCrashEverywhere(t *testing.T) {
 				case <-dead:
 				case <-ended:
 				}
-				over := *count < n
+				over := count.Load() < n
 				h = h.crash(rand.New(rand.NewPCG(1, uint64(n))))
 				v := h.ended()
 				if v.State != tasks.Finished {
