@@ -239,6 +239,9 @@ func choose(s string, dst *string, words map[string]string) error {
 }
 
 func typeName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem() // one that tells absent from zero
+	}
 	switch t {
 	case reflect.TypeFor[UUID]():
 		return "UUID"
@@ -252,6 +255,8 @@ func typeName(t reflect.Type) string {
 		return strings.Join(distinct(volTypes), "|")
 	case reflect.TypeFor[DomainType]():
 		return strings.Join(distinct(domainTypes), "|")
+	case reflect.TypeFor[DiskType]():
+		return strings.Join(distinct(diskTypes), "|")
 	case reflect.TypeFor[DomainClass]():
 		return strings.Join(distinct(domainClasses), "|")
 	case reflect.TypeFor[Seconds]():
