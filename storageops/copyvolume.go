@@ -67,7 +67,7 @@ func (st *Storage) copyVolume() *tasks.Verb {
 		},
 		Plan: st.planCopy,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
-			p, err := decodeCopy(raw)
+			p, err := decode[copyParams](raw, param.Lenient)
 			if err != nil {
 				return err
 			}
@@ -84,15 +84,8 @@ func (st *Storage) copyVolume() *tasks.Verb {
 	}
 }
 
-func decodeCopy(raw json.RawMessage) (p copyParams, err error) {
-	if err := param.Decode(raw, &p, param.Lenient); err != nil {
-		return p, err
-	}
-	return p, p.check()
-}
-
 func (st *Storage) planCopy(id string, raw json.RawMessage) (*tasks.Plan, error) {
-	p, err := decodeCopy(raw)
+	p, err := decode[copyParams](raw, param.Lenient)
 	if err != nil {
 		return nil, err
 	}

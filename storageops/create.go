@@ -81,20 +81,13 @@ func (st *Storage) createVolume() *tasks.Verb {
 		},
 		Plan: st.planCreate,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
-			p, err := decodeCreate(raw)
+			p, err := decode[createParams](raw, param.Lenient)
 			if err != nil {
 				return err
 			}
 			return st.admitCreate(p)
 		},
 	}
-}
-
-func decodeCreate(raw json.RawMessage) (p createParams, err error) {
-	if err := param.Decode(raw, &p, param.Lenient); err != nil {
-		return p, err
-	}
-	return p, p.check()
 }
 
 func (st *Storage) admitCreate(p createParams) error {
@@ -110,7 +103,7 @@ func (st *Storage) admitCreate(p createParams) error {
 }
 
 func (st *Storage) planCreate(id string, raw json.RawMessage) (*tasks.Plan, error) {
-	p, err := decodeCreate(raw)
+	p, err := decode[createParams](raw, param.Lenient)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (st *Storage) importVolume() *tasks.Verb {
 		},
 		Plan: st.planImport,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
-			p, err := decodeImport(raw)
+			p, err := decode[importParams](raw, param.Strict)
 			if err != nil {
 				return err
 			}
@@ -69,14 +69,11 @@ func (st *Storage) importVolume() *tasks.Verb {
 	}
 }
 
-func decodeImport(raw json.RawMessage) (p importParams, err error) {
-	if err := param.Decode(raw, &p, param.Strict); err != nil {
-		return p, err
-	}
+func (p importParams) check() error {
 	if !filepath.IsAbs(p.Path) {
-		return p, code.Errorf(code.InvalidParameter, "parameter \"path\": %q is not an absolute path", p.Path)
+		return code.Errorf(code.InvalidParameter, "parameter \"path\": %q is not an absolute path", p.Path)
 	}
-	return p, nil
+	return nil
 }
 
 // importable refuses at once what can be seen from outside.
@@ -91,7 +88,7 @@ func importable(path string) error {
 }
 
 func (st *Storage) planImport(id string, raw json.RawMessage) (*tasks.Plan, error) {
-	p, err := decodeImport(raw)
+	p, err := decode[importParams](raw, param.Strict)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package storageops
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -55,6 +56,14 @@ type noLeases struct{}
 
 func (noLeases) Acquire(context.Context, string, string, string) (func(), error) {
 	return func() {}, nil
+}
+
+// decode reads a verb's parameters and refuses what can never work.
+func decode[P interface{ check() error }](raw json.RawMessage, strict param.Strictness) (p P, err error) {
+	if err := param.Decode(raw, &p, strict); err != nil {
+		return p, err
+	}
+	return p, p.check()
 }
 
 // volumeRef names a volume.

@@ -75,6 +75,21 @@ type existed struct {
 	Existed bool `json:"existed"`
 }
 
+// undoNew is the undo of such a step: what was there before stays.
+func (t *target) undoNew(remove func(*domain.Domain) error) func(context.Context, *tasks.Scope) error {
+	return func(_ context.Context, s *tasks.Scope) error {
+		var p existed
+		if err := s.Plan(&p); err != nil || p.Existed {
+			return err
+		}
+		d, err := t.domain()
+		if err != nil {
+			return err
+		}
+		return remove(d)
+	}
+}
+
 // imageStep makes the image's directory.
 func (t *target) imageStep() tasks.Step {
 	return tasks.Step{
@@ -97,17 +112,7 @@ func (t *target) imageStep() tasks.Step {
 			}
 			return err
 		},
-		Undo: func(_ context.Context, s *tasks.Scope) error {
-			var p existed
-			if err := s.Plan(&p); err != nil || p.Existed {
-				return err
-			}
-			d, err := t.domain()
-			if err != nil {
-				return err
-			}
-			return d.RemoveImageDirIfEmpty(t.Image)
-		},
+		Undo: t.undoNew(func(d *domain.Domain) error { return d.RemoveImageDirIfEmpty(t.Image) }),
 	}
 }
 
@@ -134,17 +139,7 @@ func (t *target) shareStep(parent volumeRef) tasks.Step {
 			}
 			return d.ShareTemplate(parent.Image, parent.Volume, t.Image)
 		},
-		Undo: func(_ context.Context, s *tasks.Scope) error {
-			var p existed
-			if err := s.Plan(&p); err != nil || p.Existed {
-				return err
-			}
-			d, err := t.domain()
-			if err != nil {
-				return err
-			}
-			return d.UnshareTemplate(parent.Image, parent.Volume, t.Image)
-		},
+		Undo: t.undoNew(func(d *domain.Domain) error { return d.UnshareTemplate(parent.Image, parent.Volume, t.Image) }),
 	}
 }
 

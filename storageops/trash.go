@@ -46,7 +46,7 @@ func (st *Storage) emptyTrash() *tasks.Verb {
 		},
 		Plan: st.planEmptyTrash,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
-			p, err := decodeEmptyTrash(raw)
+			p, err := decode[emptyTrashParams](raw, param.Strict)
 			if err != nil {
 				return err
 			}
@@ -60,15 +60,8 @@ func (st *Storage) emptyTrash() *tasks.Verb {
 	}
 }
 
-func decodeEmptyTrash(raw json.RawMessage) (p emptyTrashParams, err error) {
-	if err := param.Decode(raw, &p, param.Strict); err != nil {
-		return p, err
-	}
-	return p, p.check()
-}
-
 func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, error) {
-	p, err := decodeEmptyTrash(raw)
+	p, err := decode[emptyTrashParams](raw, param.Strict)
 	if err != nil {
 		return nil, err
 	}
