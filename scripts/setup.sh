@@ -13,6 +13,7 @@ demo)
 	want qemu-img qemu-utils
 	want gcc gcc
 	want mke2fs e2fsprogs
+	want pgrep procps
 	;;
 test)
 	want qemu-img qemu-utils
@@ -21,6 +22,9 @@ test)
 	want mkfs.xfs xfsprogs
 	want xfs_io xfsprogs
 	want losetup mount
+	want prlimit util-linux
+	want pgrep procps
+	want sqlite3 sqlite3
 	;;
 *)
 	echo "usage: $0 demo|test" >&2
