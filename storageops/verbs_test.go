@@ -221,16 +221,16 @@ func TestCrashEverywhere(t *testing.T) {
 				case <-ended:
 				}
 				over := count.Load() < n
-				h = h.crash(rand.New(rand.NewPCG(1, uint64(n))))
-				v := h.ended()
+				next := h.crash(rand.New(rand.NewPCG(1, uint64(n))))
+				v := next.ended()
 				if v.State != tasks.Finished {
 					t.Fatalf("died at record %d: ended %s: %s", n, v.State, v.Message)
 				}
-				same(t, want, h.tree())
+				same(t, want, next.tree())
 				if t.Failed() {
 					t.Fatalf("died at record %d of %s", n, c.name)
 				}
-				h.discard()
+				next.discard()
 				if over {
 					return
 				}
