@@ -128,10 +128,13 @@ func (t *task) settleDoubt() error {
 }
 
 // publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
-// final state finds the task's locks free.
+// final state finds the task's locks free, and the task that it put off known.
 func (t *task) publish(r *record) {
 	if r.State.Final() {
 		t.unlock()
+	}
+	if r.Deferred != t.record().Deferred {
+		t.engine.adopt(r.Deferred)
 	}
 	before := t.rec.Swap(r)
 	if before.State != r.State {
@@ -139,9 +142,6 @@ func (t *task) publish(r *record) {
 	}
 	if r.State == Aborting && r.Stop != nil {
 		t.interrupt(errStopped)
-	}
-	if r.Deferred != before.Deferred {
-		t.engine.adopt(r.Deferred)
 	}
 	t.wake()
 }
