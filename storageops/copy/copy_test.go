@@ -147,10 +147,10 @@ func TestOrderOfOpens(t *testing.T) {
 	e.mustHaveModes([]string{"-T", "none", "-t", "none"})
 	kept, converts := false, 0
 	for _, p := range e.Specs()[before:] {
-		switch {
-		case p.Argv[1] == WorkerCommand:
+		switch p.Argv[1] {
+		case WorkerCommand:
 			kept = true
-		case p.Argv[1] == "convert":
+		case "convert":
 			if converts++; !kept {
 				t.Error("a slice was started before the destination was open")
 			}

@@ -137,7 +137,7 @@ func (c *copier) clone(from int64) (int64, error) {
 		n := min(clonePiece, whole-at)
 		err := unix.IoctlFileCloneRange(int(c.dst.Fd()), &unix.FileCloneRange{
 			Src_fd: int64(c.src.Fd()), Src_offset: uint64(at), Src_length: uint64(n), Dest_offset: uint64(at)})
-		switch err {
+		switch err { //nolint:errorlint // a bare errno
 		case nil:
 		case unix.EINTR:
 			continue
