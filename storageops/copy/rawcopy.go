@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,11 +139,11 @@ func (c *copier) clone(from int64) (int64, error) {
 		n := min(clonePiece, whole-at)
 		err := unix.IoctlFileCloneRange(int(c.dst.Fd()), &unix.FileCloneRange{
 			Src_fd: int64(c.src.Fd()), Src_offset: uint64(at), Src_length: uint64(n), Dest_offset: uint64(at)})
-		switch err { //nolint:errorlint // a bare errno
-		case nil:
-		case unix.EINTR:
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case unix.EOPNOTSUPP, unix.EXDEV, unix.EINVAL, unix.ENOTTY, unix.ENOSYS, unix.EPERM, unix.ETXTBSY:
+		case cannotClone(err):
 			return at, nil
 		default:
 			return at, os.NewSyscallError("FICLONERANGE", err)
@@ -335,4 +337,12 @@ func isRemote(f *os.File) bool {
 		return true
 	}
 	return false
+}
+
+// cannotClone says whether FICLONERANGE answers that it does not do such a thing with such files.
+func cannotClone(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
+		unix.EOPNOTSUPP, unix.EXDEV, unix.EINVAL, unix.ENOTTY, unix.ENOSYS, unix.EPERM, unix.ETXTBSY,
+	}, errno)
 }
