@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"vdsm-agent/internal/proc"
@@ -92,10 +91,6 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	if err != nil {
 		return p, err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return p, fmt.Errorf("the boot id cannot be read: %w", err)
-	}
 	server.SetStatus("opening the store")
 	if p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log}); err != nil {
 		p.store = nil
@@ -115,7 +110,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		return p, err
 	}
 	storage := storageops.New(storageops.Options{
-		Domains: p.domains, Workers: p.workers, TrashFor: c.TrashFor, BootID: strings.TrimSpace(string(boot)), Log: log,
+		Domains: p.domains, Workers: p.workers, TrashFor: c.TrashFor, Log: log,
 	})
 	// Claimed now, so that another agent on the same domain is told at its start, not at its first task.
 	claiming, cancel := context.WithTimeout(ctx, claimWait)

@@ -117,7 +117,7 @@ func (h *host) open() *host {
 	if err := next.domains.AddRoot(h.root()); err != nil {
 		h.t.Fatal(err)
 	}
-	next.storage = storageops.New(storageops.Options{Domains: next.domains, Workers: next.workers, TrashFor: time.Hour, BootID: "boot", Log: zerolog.Nop()})
+	next.storage = storageops.New(storageops.Options{Domains: next.domains, Workers: next.workers, TrashFor: time.Hour, Log: zerolog.Nop()})
 	next.storage.Claim(h.t.Context())
 	next.Engine = tasks.New(tasks.Options{Store: next.store, Verbs: next.storage.Verbs(), Log: zerolog.Nop()})
 	if err := next.Start(nil); err != nil {

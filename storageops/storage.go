@@ -20,8 +20,6 @@ type Options struct {
 	Workers *proc.Manager
 	// TrashFor is how long an uncleared delete can be taken back, as its manifest says.
 	TrashFor time.Duration
-	// BootID is the kernel's: it tells a copy that the host went down under it.
-	BootID string
 	Log    zerolog.Logger
 }
 
