@@ -20,7 +20,7 @@ type Options struct {
 	Workers *proc.Manager
 	// TrashFor is how long an uncleared delete can be taken back, as its manifest says.
 	TrashFor time.Duration
-	Log    zerolog.Logger
+	Log      zerolog.Logger
 }
 
 // Storage is the set of storage verbs over the domains of this host.
