@@ -19,6 +19,14 @@ type Scope struct {
 // TaskID is the task's id.
 func (s *Scope) TaskID() string { return s.t.record().ID }
 
+// Step is the name of the step that is at work; "" outside of steps.
+func (s *Scope) Step() string {
+	if s.step < 0 {
+		return ""
+	}
+	return s.t.plan.Steps[s.step].Name
+}
+
 // Log is the task's logger: every line carries task, verb and flow.
 func (s *Scope) Log() *zerolog.Logger { return &s.t.log }
 

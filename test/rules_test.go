@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"tasks/store":                         {"internal/code"},
 	"tasks/tasktest":                      {"tasks", "tasks/store", "internal/..."},
 	"tasks/tasktest/mock":                 {"tasks", "internal/..."},
+	"tasks/tasktest/prove":                {"tasks", "tasks/store", "tasks/tasktest", "internal/..."},
 	"internal/code":                       {},
 	"internal/param":                      {"internal/code"},
 	"internal/proc":                       {"internal/code"},
