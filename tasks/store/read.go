@@ -3,18 +3,11 @@ package store
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
 	"vdsm-agent/internal/code"
-)
-
-// A page of Live is read in one go and held in memory; these are its bounds.
-const (
-	livePage      = 128
-	livePageBytes = 1 << 20
 )
 
 const recordColumns = `id, version, verb, tag, flow, state, cleared, created, updated, body`
@@ -23,7 +16,8 @@ const recordColumns = `id, version, verb, tag, flow, state, cleared, created, up
 type reader struct {
 	conn *sqlite3.Conn
 
-	begin, end, get, live, row, log, fences *sqlite3.Stmt
+	begin, end, get, row, log, fences, count, oldest *sqlite3.Stmt
+	live, history                                    walk
 
 	all []*sqlite3.Stmt
 }
@@ -41,13 +35,14 @@ func (s *SQLite) openReader() (*reader, error) {
 		{&r.begin, `BEGIN`},
 		{&r.end, `ROLLBACK`},
 		{&r.get, `SELECT ` + recordColumns + ` FROM task WHERE id = ?`},
-		// From the index alone, so that a damaged row does not end the walk.
-		{&r.live, `SELECT created, id, rowid FROM task INDEXED BY task_live
-			WHERE cleared = 0 AND (created, id) > (?, ?) AND id NOT IN (SELECT id FROM aside)
-			ORDER BY created, id LIMIT ?`},
 		{&r.row, `SELECT ` + recordColumns + ` FROM task WHERE rowid = ?`},
 		{&r.log, `SELECT task, at, who, what FROM log WHERE task = ? ORDER BY seq`},
 		{&r.fences, `SELECT flow, at, "until", who FROM fence ORDER BY flow`},
+		{&r.count, `SELECT count(*) FROM task INDEXED BY task_live WHERE cleared = 0 AND id NOT IN (SELECT id FROM aside)`},
+		{&r.oldest, `SELECT updated, id FROM task INDEXED BY task_cleared
+			WHERE cleared = 1 AND id NOT IN (SELECT id FROM aside) ORDER BY updated DESC, id DESC LIMIT 1 OFFSET ?`},
+		{&r.live.keys, walkKeys("created", "task_live", "cleared = 0", ">", "ASC")},
+		{&r.history.keys, walkKeys("updated", "task_cleared", "cleared = 1", "<", "DESC")},
 	} {
 		st, err := prepare(conn, p.sql)
 		if err != nil {
@@ -121,79 +116,6 @@ func (s *SQLite) Fences() (fences []Fence, err error) {
 		})
 	})
 	return fences, err
-}
-
-// Live is Store's. Oldest first means by Created, then by ID. It reads pages and holds nothing while it calls each,
-// which may therefore use the store. A record that is live and keeps its Created all the while is seen exactly once;
-// one that changes meanwhile is seen as it was or as it is, one that comes or goes meanwhile is seen or not.
-func (s *SQLite) Live(each func(Record) error) error {
-	at := place{created: math.MinInt64}
-	for {
-		var page []Record
-		var bad []SetAside
-		var more bool
-		err := s.read(func(r *reader) (err error) {
-			page, bad, more, err = r.page(&at)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, b := range bad {
-			s.log.Error().Str("task", b.ID).Str("reason", b.Reason).Msg("a record of the store cannot be read and is set aside")
-			if err := s.SetAside(b.ID, b.Reason); err != nil {
-				s.log.Error().Str("task", b.ID).Err(err).Msg("setting a record aside could not be recorded; the next start tries again")
-			}
-		}
-		for _, rec := range page {
-			if err := each(rec); err != nil {
-				return err
-			}
-		}
-		if !more {
-			return nil
-		}
-	}
-}
-
-// place is where a walk over the live records is.
-type place struct {
-	created int64
-	id      string
-}
-
-// page reads the live records behind at, and moves at behind the last.
-func (r *reader) page(at *place) (page []Record, bad []SetAside, more bool, err error) {
-	if err := r.begin.Exec(); err != nil {
-		return nil, nil, false, err
-	}
-	defer func() { err = errors.Join(err, r.end.Exec()) }()
-	n, size := 0, 0
-	stop := errors.New("the page is full")
-	err = query(r.live, func() error {
-		if n == livePage || size >= livePageBytes {
-			return stop
-		}
-		n++
-		at.created, at.id = r.live.ColumnInt64(0), r.live.ColumnText(1)
-		var rec Record
-		err := query(r.row, func() (err error) { rec, err = record(r.row); return err }, r.live.ColumnInt64(2))
-		switch {
-		case err == nil && rec.ID == at.id:
-			page, size = append(page, rec), size+len(rec.Body)
-		case err == nil:
-			bad = append(bad, SetAside{ID: at.id, Reason: "the index names a record that is not there"})
-		case damaged(err) || errors.Is(err, errUnreadable):
-			bad = append(bad, SetAside{ID: at.id, Reason: err.Error()})
-		default:
-			return err
-		}
-		return nil
-	}, at.created, at.id, livePage+1)
-	if errors.Is(err, stop) {
-		return page, bad, true, nil
-	}
-	return page, bad, false, err
 }
 
 // errUnreadable: a value is not of the kind that the schema says; somebody else wrote it.

@@ -57,6 +57,7 @@ var steps = []string{
 		reason TEXT    NOT NULL,
 		at     INTEGER NOT NULL
 	);`,
+	`CREATE INDEX task_cleared ON task (updated, id) WHERE cleared = 1;`,
 }
 
 // migrate runs the steps that the file behind conn has not seen, each in a transaction of its own, and moves the

@@ -76,7 +76,7 @@ type SQLite struct {
 	retry   <-chan time.Time // when to try again to mend that
 	backoff time.Duration    // of the next retry
 
-	mu     sync.Mutex // held for one statement, or for one page of Live
+	mu     sync.Mutex // held for one statement, or for one page of a walk
 	r      *reader    // nil as w
 	closed bool
 }

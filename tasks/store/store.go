@@ -69,6 +69,12 @@ type Change struct {
 	Unfence []string // flows whose fence is removed; absent ones are ignored
 }
 
+// Place is where a page of the history ended: at the record with these two. The zero Place is in front of the newest.
+type Place struct {
+	Updated time.Time
+	ID      string
+}
+
 // Store keeps tasks. All methods may be called from any goroutine; none keeps or changes what it was given after it
 // returned.
 type Store interface {
@@ -86,6 +92,23 @@ type Store interface {
 	Log(id string) ([]Entry, error)
 	// Fences returns all fences.
 	Fences() ([]Fence, error)
+	// Count returns how many records Live would walk, counting those that it would find unreadable.
+	Count() (live int, err error)
+	// History returns cleared records that were not set aside, newest first (by Updated, then ID): at most limit of
+	// those behind a place, so older than it. Fewer than limit may be answered although there are more; none means
+	// that there are no more. A record that cannot be read is set aside and left out. Two pages are two moments: what
+	// is cleared or pruned between them is seen or not, all others exactly once.
+	History(behind Place, limit int) ([]Record, error)
+	// Prune removes, for good, cleared records and the audit trail of each: those whose Updated is before the given
+	// time, and of the rest all but the keep newest (by Updated, then ID; a negative keep is 0). Records that are live or
+	// set aside are not touched and not counted, and fences are kept. It works in small steps between which changes
+	// are written; which records go is decided at the start. A crash or an error leaves it partly done, each record with
+	// its trail there or gone; another call does the rest. removed counts what is certainly gone, also with an error.
+	// Errors: ErrUnknown, ErrUnavailable, ErrCorrupt, ErrClosed.
+	//
+	// Entries of a task that has no record stay. Only somebody else can have left such: the engine writes every entry in
+	// one change with the record of its task, and both go together.
+	Prune(before time.Time, keep int) (removed int, err error)
 	// SetAside moves a record that the engine cannot read out of the live ones and keeps it, with the reason, for
 	// Check and an administrator. It is not an error if the record is not there.
 	SetAside(id, reason string) error

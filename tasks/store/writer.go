@@ -35,6 +35,7 @@ type writer struct {
 
 	begin, commit, rollback, savepoint, release, rollbackTo *sqlite3.Stmt
 	insert, update, entry, fence, unfence, aside            *sqlite3.Stmt
+	old, drop, dropLog                                      *sqlite3.Stmt
 
 	all      []*sqlite3.Stmt
 	logPages int // length of the log after the last COMMIT
@@ -61,6 +62,11 @@ func newWriter(conn *sqlite3.Conn) (*writer, error) {
 		{&w.fence, `REPLACE INTO fence (flow, at, "until", who) VALUES (?, ?, ?, ?)`},
 		{&w.unfence, `DELETE FROM fence WHERE flow = ?`},
 		{&w.aside, `REPLACE INTO aside (id, reason, at) SELECT id, ?2, ?3 FROM task WHERE id = ?1`},
+		{&w.old, `SELECT updated, id, rowid FROM task INDEXED BY task_cleared
+			WHERE cleared = 1 AND (updated, id) > (?, ?) AND (updated, id) <= (?, ?) AND id NOT IN (SELECT id FROM aside)
+			ORDER BY updated, id LIMIT ?`},
+		{&w.drop, `DELETE FROM task WHERE rowid = ? AND id = ? AND cleared = 1 RETURNING length(body)`},
+		{&w.dropLog, `DELETE FROM log WHERE task = ?`},
 	} {
 		st, err := prepare(conn, s.sql)
 		if err != nil {

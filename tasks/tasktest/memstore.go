@@ -23,8 +23,8 @@ var ErrApplied = fmt.Errorf("%w (it was)", store.ErrUnknown)
 // both to that.
 //
 // What is on "stable storage" are the changes that were answered with nil. A change is open from the call of Commit
-// until its answer, and if the answer is ErrUnknown, until the next change that is answered with nil (by which the
-// real store has recovered). A crash keeps or drops each open change, whole.
+// until its answer, and if the answer is ErrUnknown, until the next change or Prune that is answered with nil (by
+// which the real store has recovered). A crash keeps or drops each open change, whole.
 //
 // It blocks only where OnCommit does, and takes its mutex for moments only, so it may be used in a synctest bubble.
 type MemStore struct {
@@ -123,7 +123,7 @@ func (m *MemStore) Commit(c store.Change) error {
 			err = conflict
 		}
 	}
-	m.count(err)
+	m.tally(err)
 	o.unknown = errors.Is(err, store.ErrUnknown) && !errors.Is(err, ErrApplied)
 	if !o.unknown {
 		m.open = slices.DeleteFunc(m.open, func(p *openChange) bool { return p == o })
@@ -131,7 +131,7 @@ func (m *MemStore) Commit(c store.Change) error {
 	return err
 }
 
-func (m *MemStore) count(err error) {
+func (m *MemStore) tally(err error) {
 	switch {
 	case err == nil:
 		m.counter.Done++
@@ -171,6 +171,76 @@ func (m *MemStore) apply(c store.Change) error {
 		delete(m.fences, flow)
 	}
 	return nil
+}
+
+// Count is Store's.
+func (m *MemStore) Count() (live int, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return 0, store.ErrClosed
+	}
+	for id, r := range m.tasks {
+		if _, aside := m.aside[id]; !r.Cleared && !aside {
+			live++
+		}
+	}
+	return live, nil
+}
+
+// History is Store's. A page is short only if it is the last.
+func (m *MemStore) History(behind store.Place, limit int) ([]store.Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, store.ErrClosed
+	}
+	cleared := m.history()
+	if at := (store.Place{Updated: micro(behind.Updated), ID: behind.ID}); behind != (store.Place{}) {
+		cleared = slices.DeleteFunc(cleared, func(r store.Record) bool { return comparePlaces(placeOf(r), at) >= 0 })
+	}
+	var page []store.Record
+	for _, r := range cleared[:min(len(cleared), max(limit, 0))] {
+		page = append(page, cloneRecord(r))
+	}
+	return page, nil
+}
+
+// history returns the cleared records that were not set aside, newest first. The mutex is held.
+func (m *MemStore) history() (cleared []store.Record) {
+	for id, r := range m.tasks {
+		if _, aside := m.aside[id]; r.Cleared && !aside {
+			cleared = append(cleared, r)
+		}
+	}
+	slices.SortFunc(cleared, func(a, b store.Record) int { return comparePlaces(placeOf(b), placeOf(a)) })
+	return cleared
+}
+
+func placeOf(r store.Record) store.Place { return store.Place{Updated: r.Updated, ID: r.ID} }
+
+func comparePlaces(a, b store.Place) int {
+	return cmp.Or(a.Updated.Compare(b.Updated), cmp.Compare(a.ID, b.ID))
+}
+
+// Prune is Store's. It is one step, and it never fails.
+func (m *MemStore) Prune(before time.Time, keep int) (removed int, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return 0, store.ErrClosed
+	}
+	for i, r := range m.history() {
+		if i >= keep || r.Updated.Before(micro(before)) {
+			delete(m.tasks, r.ID)
+			delete(m.log, r.ID)
+			removed++
+		}
+	}
+	if removed > 0 {
+		m.open = slices.DeleteFunc(m.open, func(p *openChange) bool { return p.unknown })
+	}
+	return removed, nil
 }
 
 // Live is Store's.

@@ -23,6 +23,7 @@ func (s *suite) model() {
 		t.Repeat(map[string]func(*rapid.T){
 			"commit":   m.commit,
 			"setAside": m.doSetAside,
+			"prune":    m.prune,
 			"reopen":   m.doReopen,
 			"":         m.compare,
 		})
@@ -98,6 +99,56 @@ func (m *storeModel) doSetAside(t *rapid.T) {
 	}
 }
 
+func (m *storeModel) prune(t *rapid.T) {
+	before, keep := aTime.Draw(t, "before"), rapid.IntRange(-1, 4).Draw(t, "keep")
+	want := 0
+	for i, r := range m.history() {
+		if i >= keep || r.Updated.Before(before) {
+			delete(m.tasks, r.ID)
+			delete(m.logs, r.ID)
+			want++
+		}
+	}
+	if removed, err := m.suite.Prune(before, keep); err != nil || removed != want {
+		t.Fatalf("%d records are removed, want %d: %v", removed, want, err)
+	}
+}
+
+// history returns the cleared records, newest first.
+func (m *storeModel) history() (cleared []store.Record) {
+	for id, r := range m.tasks {
+		if r.Cleared && !m.aside[id] {
+			cleared = append(cleared, r)
+		}
+	}
+	slices.SortFunc(cleared, func(a, b store.Record) int {
+		return cmp.Or(b.Updated.Compare(a.Updated), cmp.Compare(b.ID, a.ID))
+	})
+	return cleared
+}
+
+// compareHistory reads it in pages of each size.
+func (m *storeModel) compareHistory(t *rapid.T) {
+	want := m.history()
+	for limit := 1; limit <= len(want)+1; limit++ {
+		var got []store.Record
+		for at := (store.Place{}); ; {
+			page, err := m.suite.History(at, limit)
+			if err != nil || len(page) > limit {
+				t.Fatalf("a page of at most %d has %d records: %v", limit, len(page), err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			got = append(got, page...)
+			at = store.Place{Updated: page[len(page)-1].Updated, ID: page[len(page)-1].ID}
+		}
+		if !slices.EqualFunc(got, want, same) {
+			t.Fatalf("the history in pages of %d is %+v, want %+v", limit, got, want)
+		}
+	}
+}
+
 // doReopen is made in one of four cases only: it takes longer than all the rest.
 func (m *storeModel) doReopen(t *rapid.T) {
 	if rapid.IntRange(1, 4).Draw(t, "reopen at 4") == 4 {
@@ -130,6 +181,10 @@ func (m *storeModel) compare(t *rapid.T) {
 	if err != nil || n != len(want) {
 		t.Fatalf("%d live records, want %d: %v", n, len(want), err)
 	}
+	if n, err := m.suite.Count(); err != nil || n != len(want) {
+		t.Fatalf("%d live records are counted, want %d: %v", n, len(want), err)
+	}
+	m.compareHistory(t)
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		if got, err := m.suite.Log(id); err != nil || !slices.Equal(got, m.logs[id]) {
 			t.Fatalf("the log of %s is %v (%v), want %v", id, got, err, m.logs[id])

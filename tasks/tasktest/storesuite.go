@@ -41,6 +41,12 @@ func StoreSuite(t *testing.T, open func(t *testing.T) store.Store, reopen func(t
 		{"fences are inserted, replaced and removed", (*suite).fences},
 		{"a record set aside is kept but not live", (*suite).setAside},
 		{"check counts", (*suite).check},
+		{"count counts the live", (*suite).count},
+		{"the history is newest first, in pages", (*suite).history},
+		{"the history ends, whatever the page", (*suite).historyMany},
+		{"prune removes by age and by number", (*suite).prune},
+		{"prune removes many, and their trails with them", (*suite).pruneMany},
+		{"prune lets changes be written", (*suite).pruneConcurrent},
 		{"changes at the same time succeed or fail by themselves", (*suite).concurrent},
 		{"a change that was answered is seen by the next call", (*suite).readYourWrites},
 		{"later calls answer closed", (*suite).closed},
@@ -480,10 +486,14 @@ func (s *suite) closed() {
 	_, logErr := s.Log("id-000001")
 	_, fencesErr := s.Fences()
 	_, checkErr := s.Check()
+	_, countErr := s.Count()
+	_, historyErr := s.History(store.Place{}, 1)
+	_, pruneErr := s.Prune(epoch, 0)
 	for call, err := range map[string]error{
 		"Commit": s.Commit(put(rec(2, 1, "queued"))), "SetAside": s.SetAside("id-000001", "late"),
 		"Live": s.Live(func(store.Record) error { return nil }),
-		"Get":  getErr, "Log": logErr, "Fences": fencesErr, "Check": checkErr,
+		"Get":  getErr, "Log": logErr, "Fences": fencesErr, "Check": checkErr, "Count": countErr,
+		"History": historyErr, "Prune": pruneErr,
 	} {
 		if !errors.Is(err, store.ErrClosed) {
 			s.Errorf("%s answers %v, want closed", call, err)
