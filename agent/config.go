@@ -34,10 +34,13 @@ type Config struct {
 	Owner    domain.Owner // of files in domains
 	TrashFor time.Duration
 
-	Limits    map[tasks.Class]int
-	TermGrace time.Duration
-	FenceFor  time.Duration
-	Mock      bool // the mock verb is there, for tests of clients
+	Limits     map[tasks.Class]int
+	QueueLimit int
+	LockWait   time.Duration // 0 = for ever
+	Retention  tasks.Retention
+	TermGrace  time.Duration
+	FenceFor   time.Duration
+	Mock       bool // the mock verb is there, for tests of clients
 }
 
 // Flags are what the command line says; "" = not given.
@@ -50,7 +53,10 @@ type Flags struct {
 func Load(f Flags) (Config, error) {
 	c := Config{
 		StateDir: DefaultStateDir, Socket: DefaultSocket, LogLevel: zerolog.InfoLevel, Owner: domain.Owner{UID: -1, GID: -1},
-		TrashFor: 24 * time.Hour, Limits: map[tasks.Class]int{tasks.ClassCopy: 4, tasks.ClassLight: 64},
+		TrashFor: 24 * time.Hour, QueueLimit: 500,
+		Limits:    map[tasks.Class]int{tasks.ClassCopy: 4, tasks.ClassMerge: 4, tasks.ClassVM: 8, tasks.ClassLight: 64},
+		Retention: tasks.Retention{Jobs: time.Hour, History: 30 * 24 * time.Hour, Rows: 100_000},
+
 		TermGrace: 2 * time.Second, FenceFor: time.Hour,
 	}
 	file := f.ConfigFile
@@ -83,27 +89,30 @@ func Load(f Flags) (Config, error) {
 // keys are all that a file may say, as section.key.
 func (c *Config) keys() map[string]func(string) error {
 	limit := func(class tasks.Class) func(string) error {
-		return func(s string) error {
-			n, err := strconv.Atoi(s)
-			if err != nil || n < 0 {
-				return fmt.Errorf("%q is not a number of tasks (0 = no limit)", s)
-			}
-			c.Limits[class] = n
-			return nil
+		return func(s string) (err error) {
+			c.Limits[class], err = readCount(s)
+			return err
 		}
 	}
 	return map[string]func(string) error{
-		"agent.state_dir":   setString(&c.StateDir),
-		"agent.socket":      setString(&c.Socket),
-		"agent.log_level":   setLevel(&c.LogLevel),
-		"storage.roots":     setList(&c.Roots),
-		"storage.owner":     setOwner(&c.Owner),
-		"storage.trash_for": setDuration(&c.TrashFor),
-		"tasks.copy_limit":  limit(tasks.ClassCopy),
-		"tasks.light_limit": limit(tasks.ClassLight),
-		"tasks.term_grace":  setDuration(&c.TermGrace),
-		"tasks.fence_for":   setDuration(&c.FenceFor),
-		"debug.mock_verb":   setBool(&c.Mock),
+		"agent.state_dir":      setString(&c.StateDir),
+		"agent.socket":         setString(&c.Socket),
+		"agent.log_level":      setLevel(&c.LogLevel),
+		"storage.roots":        setList(&c.Roots),
+		"storage.owner":        setOwner(&c.Owner),
+		"storage.trash_for":    setDuration(&c.TrashFor),
+		"tasks.copy_limit":     limit(tasks.ClassCopy),
+		"tasks.merge_limit":    limit(tasks.ClassMerge),
+		"tasks.vm_limit":       limit(tasks.ClassVM),
+		"tasks.light_limit":    limit(tasks.ClassLight),
+		"tasks.queue_limit":    setCount(&c.QueueLimit),
+		"tasks.lock_wait":      orNever(setDuration(&c.LockWait)),
+		"tasks.job_autodelete": setDuration(&c.Retention.Jobs),
+		"tasks.history_for":    setDuration(&c.Retention.History),
+		"tasks.history_rows":   setCount(&c.Retention.Rows),
+		"tasks.term_grace":     setDuration(&c.TermGrace),
+		"tasks.fence_for":      setDuration(&c.FenceFor),
+		"debug.mock_verb":      setBool(&c.Mock),
 	}
 }
 
@@ -159,6 +168,31 @@ func setDuration(to *time.Duration) func(string) error {
 		*to = d
 		return nil
 	}
+}
+
+// orNever takes 0 for a length of time that never passes.
+func orNever(set func(string) error) func(string) error {
+	return func(s string) error {
+		if s == "0" {
+			return nil
+		}
+		return set(s)
+	}
+}
+
+func setCount(to *int) func(string) error {
+	return func(s string) (err error) {
+		*to, err = readCount(s)
+		return err
+	}
+}
+
+func readCount(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%q is not a number of tasks (0 = no limit)", s)
+	}
+	return n, nil
 }
 
 func setBool(to *bool) func(string) error {

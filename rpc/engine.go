@@ -21,13 +21,22 @@ type Engine interface {
 	Preview(id string) (tasks.Preview, error)
 	Revert(ctx context.Context, id, who string) error
 	Clear(id, who string) error
+	Pause(id, who string) error
+	Resume(id, who string) error
+	SetLimit(id, who string, bytesPerSecond int64) error
 	Get(id string) (tasks.View, error)
-	List(f tasks.Filter) []tasks.View
+	Summary(id string) (tasks.Summary, error)
+	List(f tasks.Filter) []tasks.Summary
+	Page(f tasks.Filter, after tasks.Place, limit int) (page []tasks.Summary, more bool)
+	Past(before store.Place, limit int) ([]tasks.Summary, error)
 	Log(id string) ([]store.Entry, error)
-	Wait(ctx context.Context, id string, until func(tasks.View) bool) (tasks.View, error)
+	Wait(ctx context.Context, id string, until func(tasks.Summary) bool) (tasks.Summary, error)
 	CancelFlow(ctx context.Context, flow, who string, revert bool) ([]tasks.FlowChange, error)
 	ReleaseFlow(flow string) error
+	Flows(state tasks.State) []tasks.FlowView
 	Fenced(flow string) (since time.Time, fenced bool)
+	Queue() tasks.Queue
+	SetLimits(running map[tasks.Class]int, queue *int) error
 	Verbs() []*tasks.Verb
 }
 

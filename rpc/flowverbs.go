@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -52,8 +51,7 @@ func flowMethods(e Engine) []Method {
 			return out, nil
 		}),
 		ours("Flow.list", func(_ context.Context, _ *Request, p flowListParams) (any, error) {
-			flows, next, err := page(flowsOf(e, tasks.State(p.State)), func(f wire.Flow) string { return f.FlowID }, p.After, p.Limit)
-			return answered(wire.FlowPage{Flows: wire.OrEmpty(flows), Next: next}, err)
+			return answered(flowPage(e.Flows(tasks.State(p.State)), p))
 		}),
 		ours("Flow.release", func(_ context.Context, _ *Request, p flowParams) (any, error) {
 			if err := p.FlowID.required(); err != nil {
@@ -101,7 +99,7 @@ func allEnded(ctx context.Context, e Engine, p flowCancelParams, changes []tasks
 		case 0:
 			changes[i].After = v
 		case code.UnknownTask:
-			changes[i].After = tasks.View{Word: changes[i].After.Word}
+			changes[i].After = tasks.Summary{Word: changes[i].After.Word}
 		case code.ResourceTimeout:
 			left = append(left, fmt.Sprintf("%s (%s)", changes[i].ID, v.State))
 		default:
@@ -115,29 +113,22 @@ func allEnded(ctx context.Context, e Engine, p flowCancelParams, changes []tasks
 	return nil
 }
 
-// flowsOf lists the flows that have an uncleared task or, if a state is given, one in that state.
-func flowsOf(e Engine, state tasks.State) []wire.Flow {
-	byFlow := map[string]*wire.Flow{}
-	var wanted []string
-	for _, v := range e.List(tasks.Filter{}) {
-		if v.Flow == "" {
+// flowPage cuts a page out of the flows, which are in the order of their ids.
+func flowPage(all []tasks.FlowView, p flowListParams) (wire.FlowPage, error) {
+	limit, err := pageSize(p.Limit)
+	if err != nil {
+		return wire.FlowPage{}, err
+	}
+	out := wire.FlowPage{Flows: []wire.Flow{}}
+	for _, f := range all {
+		if f.ID <= p.After {
 			continue
 		}
-		f, known := byFlow[v.Flow]
-		if !known {
-			_, fenced := e.Fenced(v.Flow)
-			f = &wire.Flow{FlowID: v.Flow, Fenced: fenced}
-			byFlow[v.Flow] = f
+		if len(out.Flows) == limit {
+			out.Next = out.Flows[limit-1].FlowID
+			break
 		}
-		f.Tasks++
-		if state == "" || v.State == state {
-			wanted = append(wanted, v.Flow)
-		}
+		out.Flows = append(out.Flows, wire.FlowOf(f))
 	}
-	slices.Sort(wanted)
-	var out []wire.Flow
-	for _, id := range slices.Compact(wanted) {
-		out = append(out, *byFlow[id])
-	}
-	return out
+	return out, nil
 }

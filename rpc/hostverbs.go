@@ -3,13 +3,15 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/wire"
 	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/store"
 )
 
 // maxPage is the most entries of one page.
@@ -22,6 +24,20 @@ type listParams struct {
 	Flow  flowID    `json:"flow" default:"" doc:"only tasks of this flow"`
 	Limit param.Int `json:"limit" default:"0" doc:"answer pages of so many tasks, oldest first; 0 = all, by id"`
 	After string    `json:"after" default:"" doc:"the next of the page before"`
+}
+
+type historyParams struct {
+	Limit param.Int `json:"limit" default:"100" doc:"tasks in the answer, newest first"`
+	After string    `json:"after" default:"" doc:"the next of the page before"`
+}
+
+// limitsParams are new limits; those that are not given stay.
+type limitsParams struct {
+	Copy  *param.Int `json:"copy" default:"" doc:"tasks that move much data, at a time; 0 = any number"`
+	Merge *param.Int `json:"merge" default:"" doc:"merges at a time; 0 = any number"`
+	VM    *param.Int `json:"vm" default:"" doc:"tasks of virtual machines at a time; 0 = any number"`
+	Light *param.Int `json:"light" default:"" doc:"short tasks at a time; 0 = any number"`
+	Queue *param.Int `json:"queue" default:"" doc:"tasks that may wait; 0 = any number"`
 }
 
 // hostMethods are the verbs about all tasks of the host, and about the agent.
@@ -39,6 +55,9 @@ func hostMethods(e Engine) []Method {
 		verb("Host.getAllTasksInfo", "getAllTasksInfo", func(context.Context, *Request, param.None) (any, error) {
 			return byID(e.List(tasks.Filter{Tag: tasks.TagSPM}), wire.InfoOf), nil
 		}),
+		ours("Host.getTaskHistory", func(_ context.Context, _ *Request, p historyParams) (any, error) { return history(e, p) }),
+		ours("Host.getQueue", func(context.Context, *Request, param.None) (any, error) { return wire.QueueOf(e.Queue()), nil }),
+		ours("Host.setLimits", func(_ context.Context, _ *Request, p limitsParams) (any, error) { return nil, setLimits(e, p) }),
 		ours("Host.getCancelContract", func(context.Context, *Request, param.None) (any, error) {
 			out := wire.Contracts{Verbs: map[string]wire.Contract{}}
 			for _, v := range e.Verbs() {
@@ -49,56 +68,100 @@ func hostMethods(e Engine) []Method {
 	}
 }
 
-func allTasks(e Engine, p listParams) (any, error) {
-	list := e.List(tasks.Filter{State: tasks.State(p.State), Verb: p.Verb, Tag: p.Tag, Flow: string(p.Flow)})
-	if p.Limit == 0 && p.After == "" {
-		return byID(list, wire.TaskOf), nil
+func setLimits(e Engine, p limitsParams) error {
+	running := map[tasks.Class]int{}
+	for class, limit := range map[tasks.Class]*param.Int{
+		tasks.ClassCopy: p.Copy, tasks.ClassMerge: p.Merge, tasks.ClassVM: p.VM, tasks.ClassLight: p.Light,
+	} {
+		if limit != nil {
+			running[class] = int(*limit)
+		}
 	}
-	// A task's place is its creation and its id: it never moves, so that no page repeats or misses one.
-	place := func(v tasks.View) string { return fmt.Sprintf("%020d/%s", v.Created.UnixNano(), v.ID) }
-	list, next, err := page(list, place, p.After, p.Limit)
+	var queue *int
+	if p.Queue != nil {
+		n := int(*p.Queue)
+		queue = &n
+	}
+	return e.SetLimits(running, queue)
+}
+
+func allTasks(e Engine, p listParams) (any, error) {
+	f := tasks.Filter{State: tasks.State(p.State), Verb: p.Verb, Tag: p.Tag, Flow: string(p.Flow)}
+	if p.Limit == 0 && p.After == "" {
+		return byID(e.List(f), wire.TaskOf), nil
+	}
+	limit, err := pageSize(p.Limit)
 	if err != nil {
 		return nil, err
 	}
-	out := wire.TaskPage{Tasks: []wire.Task{}, Next: next}
-	for _, v := range list {
-		out.Tasks = append(out.Tasks, wire.TaskOf(v))
+	var after tasks.Place
+	if p.After != "" {
+		if after, err = readPlace(p.After); err != nil {
+			return nil, err
+		}
+	}
+	page, more := e.Page(f, after, limit)
+	out := wire.TaskPage{Tasks: make([]wire.Task, 0, len(page))}
+	for _, s := range page {
+		out.Tasks = append(out.Tasks, wire.TaskOf(s))
+	}
+	if more {
+		out.Next = writePlace(page[limit-1].Place())
 	}
 	return out, nil
 }
 
+// history answers cleared tasks in pages, newest first.
+func history(e Engine, p historyParams) (any, error) {
+	limit, err := pageSize(p.Limit)
+	if err != nil {
+		return nil, err
+	}
+	var before tasks.Place
+	if p.After != "" {
+		if before, err = readPlace(p.After); err != nil {
+			return nil, err
+		}
+	}
+	page, err := e.Past(store.Place{Updated: before.Created, ID: before.ID}, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := wire.HistoryPage{Tasks: make([]wire.PastTask, 0, len(page))}
+	for _, s := range page {
+		out.Tasks = append(out.Tasks, wire.PastTaskOf(s))
+	}
+	if len(page) > 0 {
+		last := page[len(page)-1]
+		out.Next = writePlace(tasks.Place{Created: last.Updated, ID: last.ID})
+	}
+	return out, nil
+}
+
+// writePlace makes of a place the text that a client gives back for the next page.
+func writePlace(p tasks.Place) string { return fmt.Sprintf("%020d/%s", p.Created.UnixNano(), p.ID) }
+
+func readPlace(text string) (tasks.Place, error) {
+	at, id, ok := strings.Cut(text, "/")
+	nano, err := strconv.ParseInt(at, 10, 64)
+	if !ok || err != nil {
+		return tasks.Place{}, code.Errorf(code.InvalidParameter, "parameter \"after\": it must be the next of the page before")
+	}
+	return tasks.Place{Created: time.Unix(0, nano).UTC(), ID: id}, nil
+}
+
+func pageSize(limit param.Int) (int, error) {
+	if limit < 1 || limit > maxPage {
+		return 0, code.Errorf(code.InvalidParameter, "parameter \"limit\": a page has 1 to %d entries", maxPage)
+	}
+	return int(limit), nil
+}
+
 // byID makes VDSM's map of a list of tasks.
-func byID[T any](list []tasks.View, of func(tasks.View) T) map[string]T {
+func byID[T any](list []tasks.Summary, of func(tasks.Summary) T) map[string]T {
 	out := make(map[string]T, len(list))
 	for _, v := range list {
 		out[v.ID] = of(v)
 	}
 	return out
-}
-
-// page sorts a list by place and cuts out what comes after a place, limit entries at most. next is the place to go on after;
-// "" = there is no more.
-func page[T any](list []T, place func(T) string, after string, limit param.Int) (cut []T, next string, err error) {
-	if limit < 1 || limit > maxPage {
-		return nil, "", code.Errorf(code.InvalidParameter, "parameter \"limit\": a page has 1 to %d entries", maxPage)
-	}
-	type placed struct {
-		at   string
-		item T
-	}
-	var rest []placed
-	for _, item := range list {
-		if at := place(item); at > after {
-			rest = append(rest, placed{at, item})
-		}
-	}
-	slices.SortFunc(rest, func(a, b placed) int { return strings.Compare(a.at, b.at) })
-	if len(rest) > int(limit) {
-		rest = rest[:limit]
-		next = rest[limit-1].at
-	}
-	for _, p := range rest {
-		cut = append(cut, p.item)
-	}
-	return cut, next, nil
 }

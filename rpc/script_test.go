@@ -241,7 +241,7 @@ func (s *script) command(words []string) {
 		id, state := words[1], tasks.State(words[2])
 		ctx, end := context.WithTimeout(context.Background(), time.Hour)
 		defer end()
-		if v, err := s.engine.Wait(ctx, id, func(v tasks.View) bool { return v.State == state }); err != nil {
+		if v, err := s.engine.Wait(ctx, id, func(v tasks.Summary) bool { return v.State == state }); err != nil {
 			s.t.Fatalf("task %s is %s, not %s: %v", id, v.State, state, err)
 		}
 	case "ready":

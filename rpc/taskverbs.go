@@ -27,6 +27,11 @@ type revertParams struct {
 	Wait   param.Seconds `json:"wait" default:"0" doc:"how long to wait until it is undone; 0 = not"`
 }
 
+type setLimitsParams struct {
+	TaskID         taskID    `json:"taskID" doc:"the task"`
+	BytesPerSecond param.Int `json:"bytesPerSecond" doc:"how much the task may move from its next slice on; 0 = any amount"`
+}
+
 type waitParams struct {
 	TaskID  taskID        `json:"taskID" doc:"the task"`
 	Timeout param.Seconds `json:"timeout" default:"0" doc:"how long to wait until the task has ended; 0 = without limit"`
@@ -55,16 +60,25 @@ func taskMethods(e Engine) []Method {
 			return nil, e.Clear(string(p.TaskID), r.Who)
 		}),
 		verb("Task.getStatus", "getTaskStatus", func(_ context.Context, _ *Request, p taskParams) (any, error) {
-			v, err := e.Get(string(p.TaskID))
-			return answered(wire.StatusOf(v), err)
+			s, err := e.Summary(string(p.TaskID))
+			return answered(wire.StatusOf(s), err)
 		}),
 		verb("Task.getInfo", "getTaskInfo", func(_ context.Context, _ *Request, p taskParams) (any, error) {
-			v, err := e.Get(string(p.TaskID))
-			return answered(wire.InfoOf(v), err)
+			s, err := e.Summary(string(p.TaskID))
+			return answered(wire.InfoOf(s), err)
 		}),
 		ours("Task.getDetails", func(_ context.Context, _ *Request, p taskParams) (any, error) {
 			v, err := e.Get(string(p.TaskID))
 			return answered(wire.DetailsOf(v), err)
+		}),
+		ours("Task.pause", func(_ context.Context, r *Request, p taskParams) (any, error) {
+			return nil, e.Pause(string(p.TaskID), r.Who)
+		}),
+		ours("Task.resume", func(_ context.Context, r *Request, p taskParams) (any, error) {
+			return nil, e.Resume(string(p.TaskID), r.Who)
+		}),
+		ours("Task.setLimits", func(_ context.Context, r *Request, p setLimitsParams) (any, error) {
+			return nil, e.SetLimit(string(p.TaskID), r.Who, int64(p.BytesPerSecond))
 		}),
 		ours("Task.wait", func(ctx context.Context, _ *Request, p waitParams) (any, error) {
 			ctx, end := within(ctx, p.Timeout)

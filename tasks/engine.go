@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -23,10 +25,18 @@ type Options struct {
 	Log   zerolog.Logger
 	// Limits says how many tasks of a class run at a time; 0 or absent = no limit.
 	Limits map[Class]int
+	// QueueLimit is how many tasks may wait; any beyond is refused. 0 = no limit.
+	QueueLimit int
+	// LockWait is how long a task waits for its locks before it fails with 851; 0 = for ever.
+	LockWait time.Duration
 	// TermGrace is how long a worker has between SIGTERM and SIGKILL; 0 = 2 s.
 	TermGrace time.Duration
 	// FenceFor is how long a cancelled flow refuses new forward tasks; 0 = 1 h.
 	FenceFor time.Duration
+	// Retention says how long what has ended is kept.
+	Retention Retention
+	// Loading is told during Start how many of how many tasks are read. May be nil.
+	Loading func(done, total int)
 }
 
 // Engine runs tasks. Its methods may be called from any goroutine; those that ask for a change return after it is on stable
@@ -37,14 +47,17 @@ type Engine struct {
 	log     zerolog.Logger
 	verbs   map[string]*Verb
 	locks   *lockTable
+	events  bus
+	queue   atomic.Int64 // Options.QueueLimit, as it is now
 
 	ctx     context.Context // ends when the agent shuts down
 	shut    context.CancelCauseFunc
 	closing <-chan struct{}
-	running sync.WaitGroup // drives and escalations
+	running sync.WaitGroup // drives, escalations, retention
 
 	mu       sync.Mutex // guards what follows; never held while anything blocks
 	tasks    map[string]*task
+	order    []*task                  // the same tasks, by place
 	incoming map[string]chan struct{} // ids that are being submitted; closed when decided
 
 	flows flows
@@ -63,105 +76,34 @@ func New(o Options) *Engine {
 		options: o, store: o.Store, log: o.Log, verbs: map[string]*Verb{}, locks: newLockTable(o.Limits),
 		ctx: ctx, shut: shut, closing: ctx.Done(), tasks: map[string]*task{}, incoming: map[string]chan struct{}{},
 	}
+	e.queue.Store(int64(o.QueueLimit))
 	for _, v := range o.Verbs {
-		if _, twice := e.verbs[v.Name]; twice || v.Contract.Bound <= 0 || v.Plan == nil {
-			panic("verb " + v.Name + " is registered twice, or has no bound or no plan")
+		if _, twice := e.verbs[v.Name]; twice || v.Contract.Bound <= 0 || v.Plan == nil || !slices.Contains(Classes, v.Class) {
+			panic("verb " + v.Name + " is registered twice, or has no bound, no plan or no class")
 		}
 		e.verbs[v.Name] = v
 	}
 	return e
 }
 
-// Start loads what the store has and lets every task go on from where it is recorded to be. left are the workers of
-// the former run that are not proven gone yet, by task: such a task waits for them, and no other does. A record that cannot be
-// understood is set aside and logged; it never prevents the start.
-func (e *Engine) Start(left map[string][]Worker) error {
-	if err := e.flows.load(e.store); err != nil {
-		return err
-	}
-	var found []*task
-	unreadable := map[string]string{}
-	err := e.store.Live(func(row store.Record) error {
-		t, err := e.restore(row)
-		if err != nil {
-			unreadable[row.ID] = err.Error()
-			return nil //nolint:nilerr // it is set aside below, and logged
-		}
-		found = append(found, t)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("the tasks cannot be read from the store: %w", err)
-	}
-	for id, reason := range unreadable {
-		e.log.Error().Str("task", id).Str("reason", reason).Msg("a stored task cannot be understood and is set aside; see vdsm-agentctl store check")
-		if err := e.store.SetAside(id, reason); err != nil {
-			return fmt.Errorf("the damaged record %s cannot be set aside: %w", id, err)
-		}
-	}
-	e.mu.Lock()
-	for _, t := range found {
-		e.tasks[t.record().ID] = t
-	}
-	e.mu.Unlock()
-	for _, t := range found { // those that held their locks take them again before any that only waited
-		if s := t.state(); !s.Final() && s != Queued {
-			t.enter()
-		}
-	}
-	for _, t := range found {
-		if t.state().Final() {
-			continue
-		}
-		for _, w := range left[t.record().ID] {
-			t.attach(w)
-			t.watchBound()
-		}
-		e.start(t)
-	}
-	return nil
-}
-
-// restore makes a task of a stored row.
-func (e *Engine) restore(row store.Record) (*task, error) {
-	r, err := readRecord(row)
-	if err != nil {
-		return nil, err
-	}
-	v, ok := e.verbs[r.Verb]
-	if !ok {
-		return nil, fmt.Errorf("there is no verb %q", r.Verb)
-	}
-	plan, err := v.Plan(r.ID, r.Params)
-	if err != nil {
-		return nil, fmt.Errorf("the parameters are not understood any more: %w", err)
-	}
-	if len(plan.Steps) != len(r.Steps) {
-		return nil, fmt.Errorf("the verb has %d steps, the record %d", len(plan.Steps), len(r.Steps))
-	}
-	for i, s := range plan.Steps {
-		if s.Name != r.Steps[i].Name {
-			return nil, fmt.Errorf("step %d is %q, in the record %q", i+1, s.Name, r.Steps[i].Name)
-		}
-	}
-	return newTask(e, v, plan, r), nil
-}
-
-// start lets a task's own goroutine run. The one before it, if any, has returned.
+// start lets a task's own goroutine run, unless it does already.
 func (e *Engine) start(t *task) {
 	t.mu.Lock()
-	t.idle = make(chan struct{})
-	t.mu.Unlock()
-	e.spawn(t.drive)
+	defer t.mu.Unlock()
+	if t.idle == nil && e.spawn(t.drive) {
+		t.idle = make(chan struct{})
+	}
 }
 
-// spawn runs f in a goroutine that Close waits for. Once the agent shuts down nothing new begins.
-func (e *Engine) spawn(f func()) {
+// spawn runs f in a goroutine that Close waits for. Once the agent shuts down nothing new begins, and the answer is false.
+func (e *Engine) spawn(f func()) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ctx.Err() == nil {
-		e.running.Go(f)
+	if e.ctx.Err() != nil {
+		return false
 	}
+	e.running.Go(f)
+	return true
 }
 
 // Close ends all work without changing what is recorded: workers are killed, and the next Start resumes. It waits until all is
@@ -171,8 +113,10 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.shut(errShutdown)
 	e.mu.Unlock()
 	for _, t := range e.all() {
-		t.interrupt(errShutdown)
-		t.force() // the work so far is in the last checkpoint; nothing is gained by asking
+		if !t.state().Final() {
+			t.interrupt(errShutdown)
+			t.force() // the work so far is in the last checkpoint; nothing is gained by asking
+		}
 	}
 	quiet := make(chan struct{})
 	go func() { e.running.Wait(); close(quiet) }()
@@ -228,30 +172,91 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	if e.ctx.Err() != nil {
 		return "", code.Errorf(code.ShuttingDown, "the agent is shutting down; submit again when it is back")
 	}
-	t := newTask(e, v, plan, newRecord(s, plan))
+	if limit := int(e.queue.Load()); !e.locks.reserve(limit, v.Class, plan.Locks) {
+		return "", code.Errorf(code.AddTask, "the queue is full: %d tasks wait; submit again when some have begun, or raise the limit", limit)
+	}
+	t := newTask(e, v, newRecord(s, plan))
 	err = t.change(s.Who, "submitted", func(r *record) error { r.State = Queued; return nil })
 	if err != nil {
+		e.locks.giveBack()
+		if t.doubt {
+			e.spawn(func() { e.resolveSubmit(s.ID) })
+			err = code.Errorf(code.TaskPersist, "task %s: %w", s.ID, err)
+		}
 		return "", err
 	}
-	e.register(t)
+	e.register(t, true)
 	return s.ID, nil
+}
+
+// resolveSubmit looks until it is known whether a task is there whose submit was answered "unknown", and lets it run if it is.
+func (e *Engine) resolveSubmit(id string) {
+	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		err := e.adopt(id)
+		if err == nil || errors.Is(err, store.ErrNotFound) {
+			return
+		}
+		select {
+		case <-time.After(delay):
+		case <-e.closing:
+			return
+		}
+	}
 }
 
 func newRecord(s Submission, plan *Plan) *record {
 	now := time.Now().UTC()
-	r := &record{ID: s.ID, Verb: s.Verb, Params: s.Params, Flow: s.Flow, Tag: plan.Tag, Who: s.Who, State: Init, Created: now, Updated: now}
+	r := &record{
+		ID: s.ID, Verb: s.Verb, Params: s.Params, Flow: s.Flow, Tag: plan.Tag, Who: s.Who, State: Init, Created: now, Updated: now, plan: plan,
+	}
 	for _, step := range plan.Steps {
 		r.Steps = append(r.Steps, stepRecord{Name: step.Name})
 	}
 	return r
 }
 
-func (e *Engine) register(t *task) {
+// register makes a recorded task known and lets it run. reserved says that it has a place in the queue.
+func (e *Engine) register(t *task, reserved bool) {
 	e.mu.Lock()
-	e.tasks[t.record().ID] = t
+	_, known := e.tasks[t.id]
+	if !known {
+		e.add(t)
+	}
 	e.mu.Unlock()
-	t.enter() // here, so that tasks queue in the order of their submits
-	e.start(t)
+	if known {
+		if reserved {
+			e.locks.giveBack()
+		}
+		return
+	}
+	if !t.state().Final() {
+		t.enter(reserved) // here, so that tasks queue in the order of their submits
+		e.start(t)
+	}
+	e.events.publish(Moved, t)
+}
+
+// add puts a task where it belongs in the order. The caller holds mu.
+func (e *Engine) add(t *task) {
+	e.tasks[t.id] = t
+	at := len(e.order)
+	if at > 0 && e.order[at-1].comparePlace(t.place()) > 0 {
+		at, _ = slices.BinarySearchFunc(e.order, t.place(), (*task).comparePlace)
+	}
+	e.order = slices.Insert(e.order, at, t)
+}
+
+// forget takes a cleared task out of all lists.
+func (e *Engine) forget(t *task) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tasks[t.id] != t {
+		return
+	}
+	delete(e.tasks, t.id)
+	if at, there := slices.BinarySearchFunc(e.order, t.place(), (*task).comparePlace); there {
+		e.order = slices.Delete(e.order, at, at+1)
+	}
 }
 
 // reserve makes submits of one id come one after the other.
@@ -284,20 +289,32 @@ func (e *Engine) known(s Submission) (bool, error) {
 	e.mu.Lock()
 	t := e.tasks[s.ID]
 	e.mu.Unlock()
-	if t != nil {
-		if r := t.record(); r.Verb == s.Verb && string(r.Params) == string(s.Params) {
-			return true, nil
+	if t == nil {
+		row, err := e.store.Get(s.ID)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return false, nil
+		case err != nil:
+			return false, storeError(err)
+		case row.Cleared:
+			return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
 		}
+		// Its submit was answered "unknown", and it is there.
+		if err := e.adopt(s.ID); err != nil {
+			return false, err
+		}
+		if t, err = e.find(s.ID); err != nil {
+			return false, code.Errorf(code.AddTask, "task %s was set aside, since its record is damaged; choose another id", s.ID)
+		}
+	}
+	r, err := t.load()
+	if err != nil {
+		return false, err
+	}
+	if r.Verb != s.Verb || string(r.Params) != string(s.Params) {
 		return false, code.Errorf(code.AddTask, "task %s exists with another verb or other parameters; choose another id", s.ID)
 	}
-	_, err := e.store.Get(s.ID)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, storeError(err)
-	}
-	return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
+	return true, nil
 }
 
 // alsoSubmit adds the task that s asks for, if any, to a change of r.
@@ -330,19 +347,18 @@ func (e *Engine) alsoSubmit(s *Submission, r *record, c *store.Change) error {
 	return nil
 }
 
-// adopt lets a task run that was recorded together with another's change.
-func (e *Engine) adopt(id string) {
+// adopt lets a task run that is recorded and not known yet. Errors: ErrNotFound, those of reading it.
+func (e *Engine) adopt(id string) error {
 	row, err := e.store.Get(id)
-	if err == nil && !row.Cleared {
-		var t *task
-		if t, err = e.restore(row); err == nil {
-			e.register(t)
-			return
-		}
+	if err != nil || row.Cleared {
+		return err
 	}
+	t, err := e.restore(row)
 	if err != nil {
-		e.log.Error().Err(err).Str("task", id).Msg("a recorded task cannot be read now; it runs after the next start of the agent")
+		return err
 	}
+	e.register(t, false)
+	return nil
 }
 
 // canonical writes JSON in one way: no spaces, keys sorted.
@@ -359,14 +375,11 @@ func canonical(raw json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(v)
 }
 
+// all is every uncleared task, oldest first.
 func (e *Engine) all() []*task {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	out := make([]*task, 0, len(e.tasks))
-	for _, t := range e.tasks {
-		out = append(out, t)
-	}
-	return out
+	return slices.Clone(e.order)
 }
 
 func (e *Engine) find(id string) (*task, error) {

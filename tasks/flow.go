@@ -2,6 +2,8 @@ package tasks
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,7 +15,10 @@ import (
 // flows keeps the fences of cancelled flows. A submit is inside its flow from before it looks at the fence until its task is
 // registered, so a cancel that raises the fence and then waits for those inside either refuses a submit or finds its task.
 type flows struct {
-	mu     sync.Mutex // never held while anything blocks
+	// lock orders the changes of fences, so that memory and store agree. It is a channel for the same reason as a task's.
+	lock chan struct{}
+
+	mu     sync.Mutex // guards what follows; never held while anything blocks
 	fences map[string]store.Fence
 	inside map[string]int
 	empty  map[string]chan struct{} // closed when nobody is inside any more
@@ -24,6 +29,7 @@ func (f *flows) load(s store.Store) error {
 	if err != nil {
 		return err
 	}
+	f.lock = make(chan struct{}, 1)
 	f.fences, f.inside, f.empty = map[string]store.Fence{}, map[string]int{}, map[string]chan struct{}{}
 	for _, fence := range fences {
 		f.fences[fence.Flow] = fence
@@ -58,9 +64,23 @@ func (f *flows) leave(flow string) {
 	}
 }
 
-// raise puts the fence up in memory and returns what was there before and a channel that is closed when every submit
-// that came before it has ended.
-func (f *flows) raise(fence store.Fence) (before *store.Fence, outside <-chan struct{}) {
+// raise puts the fence up, in memory first so that no submit slips through meanwhile, and answers when it is on stable storage: a
+// channel that is closed when every submit that came before it has ended. When it is not known whether it was
+// recorded it stays up, and an error is answered.
+func (f *flows) raise(s store.Store, fence store.Fence) (outside <-chan struct{}, err error) {
+	f.lock <- struct{}{}
+	defer func() { <-f.lock }()
+	before, outside := f.put(fence)
+	if err := s.Commit(store.Change{Fence: []store.Fence{fence}}); err != nil {
+		if !errors.Is(err, store.ErrUnknown) {
+			f.set(fence.Flow, before)
+		}
+		return nil, err
+	}
+	return outside, nil
+}
+
+func (f *flows) put(fence store.Fence) (before *store.Fence, outside <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old, ok := f.fences[fence.Flow]; ok {
@@ -89,6 +109,19 @@ func (f *flows) set(flow string, fence *store.Fence) {
 	}
 }
 
+// fenced lists the flows with a fence that has not ended.
+func (f *flows) fenced() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for flow, fence := range f.fences {
+		if time.Now().Before(fence.Until) {
+			out = append(out, flow)
+		}
+	}
+	return out
+}
+
 func (f *flows) fence(flow string) (store.Fence, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,25 +129,51 @@ func (f *flows) fence(flow string) (store.Fence, bool) {
 	return fence, ok && time.Now().Before(fence.Until)
 }
 
+// lower takes fences down that have ended.
+func (f *flows) lower(e *Engine, now time.Time) {
+	f.lock <- struct{}{}
+	defer func() { <-f.lock }()
+	f.mu.Lock()
+	var over []string
+	for flow, fence := range f.fences {
+		if !now.Before(fence.Until) {
+			over = append(over, flow)
+		}
+	}
+	f.mu.Unlock()
+	if len(over) == 0 {
+		return
+	}
+	if err := e.store.Commit(store.Change{Unfence: over}); err != nil {
+		e.log.Warn().Err(err).Msg("fences that have ended could not be removed; it is tried again")
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, flow := range over {
+		delete(f.fences, flow)
+	}
+}
+
 // FlowChange is what became of one task of a cancelled flow.
 type FlowChange struct {
 	ID     string
 	Before State
-	After  View
+	After  Summary
 	Err    error // why it could not be stopped or reverted
 }
 
 // CancelFlow fences the flow, on stable storage, then stops every task of it that is not final and, if revert is set, reverts
-// the finished ones, last finished first. It returns what became of each. Errors: 1000 no flow, 413 the store.
+// the finished ones, last finished first, and those that could not be stopped any more when they have finished. It returns
+// what became of each. Errors: 1000 no flow, 413 the store.
 func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) ([]FlowChange, error) {
 	if flow == "" {
 		return nil, code.Errorf(code.InvalidParameter, "parameter \"flowID\" is empty")
 	}
 	now := time.Now().UTC()
 	fence := store.Fence{Flow: flow, At: now, Until: now.Add(e.options.FenceFor), Who: who}
-	before, outside := e.flows.raise(fence)
-	if err := e.store.Commit(store.Change{Fence: []store.Fence{fence}}); err != nil {
-		e.flows.set(flow, before)
+	outside, err := e.flows.raise(e.store, fence)
+	if err != nil {
 		return nil, storeError(err)
 	}
 	select {
@@ -123,26 +182,70 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 		return nil, code.Errorf(code.ResourceTimeout, "a submit of flow %s has not ended; the fence is up, cancel again: %w", flow, ctx.Err())
 	}
 	list := e.List(Filter{Flow: flow})
-	slices.SortStableFunc(list, func(a, b View) int { return b.Ended.Compare(a.Ended) })
+	slices.SortStableFunc(list, func(a, b Summary) int { return b.Ended.Compare(a.Ended) })
 	var out []FlowChange
-	for _, v := range list {
-		c := FlowChange{ID: v.ID, Before: v.State}
-		switch {
-		case !v.State.Final():
-			c.Err = e.Stop(v.ID, StopOptions{Who: who})
-		case v.State == Finished && revert:
-			c.Err = e.Revert(ctx, v.ID, who)
+	for _, s := range list {
+		c := FlowChange{ID: s.ID, Before: s.State}
+		if !s.State.Final() {
+			c.Err = e.Stop(s.ID, StopOptions{Who: who, Revert: revert})
 		}
-		if after, err := e.Get(v.ID); err == nil {
-			c.After = after
+		if revert && (s.State == Finished || code.Of(c.Err) == code.TaskState) {
+			// Also one that has finished since: then it could not be stopped, and can be reverted.
+			if now, err := e.Summary(s.ID); err == nil && now.State == Finished {
+				c.Err = e.Revert(ctx, s.ID, who)
+			}
 		}
+		c.After, _ = e.Summary(s.ID) // nothing is left to show of one that was cleared meanwhile
 		out = append(out, c)
 	}
 	return out, nil
 }
 
+// FlowView is a flow as lists show it.
+type FlowView struct {
+	ID     string
+	Fenced time.Time // zero = not
+	Tasks  int       // uncleared ones
+}
+
+// Flows lists the flows with an uncleared task or a fence, by id; with a state, those that have a task in that state.
+func (e *Engine) Flows(state State) []FlowView {
+	byID := map[string]*FlowView{}
+	wanted := map[string]bool{}
+	of := func(flow string) *FlowView {
+		v, known := byID[flow]
+		if !known {
+			since, _ := e.Fenced(flow)
+			v = &FlowView{ID: flow, Fenced: since}
+			byID[flow] = v
+		}
+		return v
+	}
+	for _, t := range e.all() {
+		if flow := t.flow(); flow != "" {
+			of(flow).Tasks++
+			wanted[flow] = wanted[flow] || state == "" || t.state() == state
+		}
+	}
+	if state == "" {
+		for _, flow := range e.flows.fenced() {
+			of(flow)
+			wanted[flow] = true
+		}
+	}
+	var out []FlowView
+	for _, flow := range slices.Sorted(maps.Keys(wanted)) {
+		if wanted[flow] {
+			out = append(out, *byID[flow])
+		}
+	}
+	return out
+}
+
 // ReleaseFlow takes the fence away. It is not an error if there is none.
 func (e *Engine) ReleaseFlow(flow string) error {
+	e.flows.lock <- struct{}{}
+	defer func() { <-e.flows.lock }()
 	if err := e.store.Commit(store.Change{Unfence: []string{flow}}); err != nil {
 		return storeError(err)
 	}
@@ -153,5 +256,8 @@ func (e *Engine) ReleaseFlow(flow string) error {
 // Fenced says whether the flow is fenced now, and since when.
 func (e *Engine) Fenced(flow string) (since time.Time, fenced bool) {
 	fence, ok := e.flows.fence(flow)
-	return fence.At, ok
+	if !ok {
+		return time.Time{}, false
+	}
+	return fence.At, true
 }

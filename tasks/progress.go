@@ -10,7 +10,8 @@ type progress struct {
 	mu      sync.Mutex
 	done    int64
 	total   int64
-	samples []sample // of the last rateWindow, at most one each sampleEvery
+	samples []sample  // of the last rateWindow, at most one each sampleEvery
+	told    time.Time // when subscribers were told last
 }
 
 type sample struct {
@@ -44,18 +45,23 @@ func (p *progress) reset(done, total int64) {
 	p.done, p.total, p.samples = done, total, nil
 }
 
-func (p *progress) set(done, total int64) {
+// set counts, and says whether it is time to tell subscribers.
+func (p *progress) set(done, total int64) (tell bool) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = done, total
+	if tell = now.Sub(p.told) >= progressEvery; tell {
+		p.told = now
+	}
 	if n := len(p.samples); n > 0 && now.Sub(p.samples[n-1].at) < sampleEvery {
-		return
+		return tell
 	}
 	p.samples = append(p.samples, sample{now, done})
 	for len(p.samples) > 2 && now.Sub(p.samples[0].at) > rateWindow {
 		p.samples = p.samples[1:]
 	}
+	return tell
 }
 
 func (p *progress) bytes() (done, total int64) {

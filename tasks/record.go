@@ -35,8 +35,15 @@ type record struct {
 	Done     int64           `json:"done,omitempty"` // bytes, as of the last change
 	Total    int64           `json:"total,omitempty"`
 	Deferred string          `json:"deferred,omitempty"` // id of the task that carries out what this one put off
+	Paused   *request        `json:"paused,omitempty"`
+	Limit    int64           `json:"limit,omitempty"` // bytes per second, 0 = none
+	// AtEnd asks that the task be reverted when it finishes: its flow was cancelled when it could not be stopped any more.
+	AtEnd   *request  `json:"atEnd,omitempty"`
+	Expires time.Time `json:"expires,omitzero"` // a finished task can be reverted until then; zero = until it is cleared
+	Expired bool      `json:"expired,omitempty"`
 
 	version uint64 // of the store's row; 0 before the insert
+	plan    *Plan  // what the verb does with the parameters; the same for all records of a task
 }
 
 // stepRecord is what is stored of a step.
@@ -86,6 +93,39 @@ const (
 	causeError  causeKind = "error"
 	causeRevert causeKind = "revert"
 )
+
+// ended is what is kept in memory of a task that has ended: what lists show, and what retention needs.
+type ended struct {
+	state                         State
+	code                          code.Code
+	message, flow, tag            string
+	done, total                   int64
+	created, ended, updated       int64 // microseconds since 1970
+	expires                       int64 // 0 = never, or it has happened
+	version                       uint64
+	revertible, stopped, stopLost bool
+	atEnd                         bool // it is to be reverted
+}
+
+func (r *record) ended(v *Verb) *ended {
+	e := &ended{
+		state: r.State, code: r.wireCode(), message: r.Message, flow: r.Flow, tag: r.Tag, done: r.Done, total: r.Total,
+		created: r.Created.UnixMicro(), ended: r.Ended.UnixMicro(), updated: r.Updated.UnixMicro(), version: r.version,
+		revertible: r.revertible(v), stopped: r.stopped(), stopLost: r.StopLost, atEnd: r.State == Finished && r.AtEnd != nil,
+	}
+	if r.State == Finished && !r.Expires.IsZero() && !r.Expired {
+		e.expires = r.Expires.UnixMicro()
+	}
+	return e
+}
+
+// revertible says whether a revert would be taken, as far as the task itself tells; the result is looked at when a revert is
+// asked for.
+func (r *record) revertible(v *Verb) bool {
+	return r.State == Failed && r.undoFailed() || r.State == Finished && v.Contract.Revert != "" && !r.Expired
+}
+
+func (r *record) stopped() bool { return r.Cause != nil && r.Cause.Kind == causeStop }
 
 func (r *record) clone() *record {
 	c := *r

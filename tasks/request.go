@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 type StopOptions struct {
 	Who   string
 	Force bool // SIGKILL without SIGTERM; the undo is never skipped
+	// Revert asks that the task be reverted if it finishes nevertheless, since it has passed its point of no return, or the
+	// program that decides had finished.
+	Revert bool
 }
 
 // Stop asks that a task be cancelled, and returns after that is on stable storage (G2). By case:
@@ -20,7 +24,8 @@ type StopOptions struct {
 //   - queued, running: it is recorded; the work is stopped and undone. From here on the task cannot commit, unless
 //     a program that decides had finished (StopLost).
 //   - aborting, recovering, and ended rolled back: true again; nothing changes, but Force takes effect.
-//   - committing: 410, naming the step; the task completes.
+//   - committing: 410, naming the step; the task completes. With Revert, of a verb that can be reverted: nil, and it is
+//     reverted when it has finished.
 //   - finished: 410, pointing at Task.revert. Failed without a stop: 410, the same.
 //
 // Errors besides: 401 unknown, 413 the store.
@@ -41,6 +46,9 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
 			again = true
 			return errStopped
+		case r.State == Committing && o.Revert && t.verb.Contract.Revert != "":
+			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who}
+			return nil
 		case r.State == Committing:
 			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
 		case r.State == Failed:
@@ -50,7 +58,11 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		}
 		now := time.Now().UTC()
 		r.State = Aborting
+		r.Paused = nil
 		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
+		if o.Revert && t.verb.Contract.Revert != "" {
+			r.AtEnd = &request{At: now, Who: o.Who}
+		}
 		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.Steps[r.current()].Name}
 		return nil
 	})
@@ -89,13 +101,16 @@ func (e *Engine) Preview(id string) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	r := t.record()
+	r, err := t.load()
+	if err != nil {
+		return Preview{}, err
+	}
 	p := Preview{PointOfNoReturn: t.verb.Contract.PointOfNoReturn}
 	p.Cancelable, p.Reason = cancelable(r)
 	for i := len(r.Steps) - 1; p.Cancelable && i >= 0; i-- {
 		started := r.Steps[i].State == StepStarted || r.Steps[i].State == StepDone
-		if started && t.plan.Steps[i].Undone != "" {
-			p.Undo = append(p.Undo, t.plan.Steps[i].Undone)
+		if started && r.plan.Steps[i].Undone != "" {
+			p.Undo = append(p.Undo, r.plan.Steps[i].Undone)
 		}
 	}
 	if p.Cancelable && t.verb.Contract.Remainder != "" {
@@ -148,7 +163,11 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 			return code.Errorf(code.ResourceTimeout, "the task has not come to rest: %w", ctx.Err())
 		}
 	}
-	claim, blockers := e.locks.try(id, t.verb.Class, t.plan.Locks)
+	r, err := t.load()
+	if err != nil {
+		return err
+	}
+	claim, blockers := e.locks.try(id, t.verb.Class, r.plan.Locks)
 	if claim == nil {
 		return code.Errorf(code.TaskState, "task %s uses the same volumes; revert when it has ended", blockers[0])
 	}
@@ -158,19 +177,19 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 			e.locks.leave(claim)
 		}
 	}()
-	if err := t.unused(ctx); err != nil {
+	if err := t.unused(ctx, r); err != nil {
 		return err
 	}
 	err = t.change(who, "revert asked for", func(r *record) error {
-		if r.State != Finished && r.State != Failed {
-			return code.Errorf(code.TaskState, "somebody else has reverted or cleared the task meanwhile")
+		if r.State != Finished && r.State != Failed || r.Expired {
+			return code.Errorf(code.TaskState, "somebody else has reverted or cleared the task meanwhile, or it has expired")
 		}
 		if r.State == Finished {
 			r.Cause = &cause{causeRevert, 0, "reverted by " + who, ""}
 		}
 		r.Revert = &request{At: time.Now().UTC(), Who: who, Retry: r.State == Failed}
 		r.State = Queued
-		r.Residue = nil
+		r.AtEnd, r.Residue = nil, nil
 		for i := range r.Steps {
 			if r.Steps[i].State == StepUndoFailed {
 				r.Steps[i].State = StepDone
@@ -191,7 +210,10 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
 func (t *task) revertible() (again bool, err error) {
-	r := t.record()
+	r, err := t.load()
+	if err != nil {
+		return false, err
+	}
 	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
 	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
@@ -204,38 +226,77 @@ func (t *task) revertible() (again bool, err error) {
 		return false, code.Errorf(code.NotRevertible, "the task failed past its point of no return; there is no undo to try again")
 	case r.State == Finished && t.verb.Contract.Revert == "":
 		return false, code.Errorf(code.NotRevertible, "%s cannot be reverted once it has finished", r.Verb)
+	case r.State == Finished && r.Expired:
+		return false, code.Errorf(code.NotRevertible, "the task was not cleared until %s, when what a revert needs was given up", r.Expires.Format(time.RFC3339))
 	}
 	return false, nil
 }
 
 // unused asks the verb whether the result may have been used since the finish (G8). The caller holds the task's locks.
-func (t *task) unused(ctx context.Context) error {
-	r := t.record()
-	if r.State == Failed || r.Revert != nil && r.Revert.Retry || t.plan.Unused == nil {
+func (t *task) unused(ctx context.Context, r *record) error {
+	if r.State == Failed || r.Revert != nil && r.Revert.Retry || r.plan.Unused == nil {
 		return nil
 	}
 	if len(r.Finger) == 0 {
 		return code.Errorf(code.TaskState, "the result was not recorded when the task finished, so it cannot be shown to be unused; delete it instead")
 	}
-	return t.call(func() error { return t.plan.Unused(ctx, &Scope{t: t, step: -1}, r.Finger) })
+	return t.call(func() error { return r.plan.Unused(ctx, &Scope{t: t, step: -1, rec: r}, r.Finger) })
 }
 
 // beginRevert lets a recorded revert go on after a restart: the checks are made again under the locks.
 func (t *task) beginRevert(ctx context.Context) error {
-	if refused := t.unused(ctx); refused != nil {
+	if refused := t.unused(ctx, t.record()); refused != nil {
 		if ctx.Err() != nil {
 			return t.ended(ctx)
 		}
-		return t.persist("revert refused: "+refused.Error(), func(r *record) error {
-			r.State, r.Revert, r.Cause = Finished, nil, nil
-			r.Message = "finished; not reverted: " + refused.Error()
-			return nil
-		})
+		return t.revertRefused(refused)
 	}
 	return t.persist("the undo begins", func(r *record) error {
 		r.State = Recovering
 		return nil
 	})
+}
+
+// revertRefused ends a recorded revert that cannot begin: the task is as it was before it.
+func (t *task) revertRefused(why error) error {
+	return t.persist("revert refused: "+why.Error(), func(r *record) error {
+		if r.Revert.Retry {
+			r.end(Failed, "the undo was not tried again: "+why.Error())
+			for i, s := range r.Steps {
+				if s.Error != "" {
+					r.Steps[i].State = StepUndoFailed
+					r.Residue = append(r.Residue, s.Name+": "+s.Error)
+				}
+			}
+			return nil
+		}
+		r.Revert, r.Cause = nil, nil
+		r.end(Finished, "finished; not reverted: "+why.Error())
+		return nil
+	})
+}
+
+// revertAtEnd reverts a finished task whose flow was cancelled when it could not be stopped any more. If that is refused the
+// task stays finished and says why.
+func (t *task) revertAtEnd() {
+	r, err := t.load()
+	if err == nil && r.AtEnd != nil {
+		err = t.engine.Revert(t.engine.ctx, t.id, r.AtEnd.Who)
+	}
+	if err == nil || t.engine.ctx.Err() != nil {
+		return
+	}
+	refused := t.persist("not reverted at its end: "+err.Error(), func(r *record) error {
+		if r.State != Finished || r.AtEnd == nil {
+			return errStopped
+		}
+		r.AtEnd = nil
+		r.Message += "; not reverted: " + err.Error()
+		return nil
+	})
+	if refused != nil && !errors.Is(refused, errStopped) {
+		t.log().Error().Err(refused).Msg("that a task was not reverted at its end cannot be recorded; it is tried again at the next start")
+	}
 }
 
 // Clear accepts a final task for good: it leaves all lists, its undo is dropped, and what it had put off is recorded, in the
@@ -258,8 +319,6 @@ func (e *Engine) Clear(id, who string) error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	delete(e.tasks, id)
-	e.mu.Unlock()
+	e.forget(t)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -15,6 +16,7 @@ import (
 // drive does what the task's recorded state says until it is final, or the agent shuts down. It is the task's only
 // goroutine that changes it by itself; clients' requests come in between through change.
 func (t *task) drive() {
+	defer t.afterEnd()
 	defer t.leave()
 	err := t.silence(t.engine.ctx) // what a former run left must be gone first (G13)
 	for err == nil && !t.state().Final() {
@@ -22,7 +24,11 @@ func (t *task) drive() {
 		case Queued:
 			err = t.acquire()
 		case Running, Committing:
-			err = t.forward()
+			if t.isPaused() {
+				err = t.stayPaused()
+			} else {
+				err = t.forward()
+			}
 		case Aborting:
 			err = t.abort()
 		case Recovering:
@@ -30,12 +36,22 @@ func (t *task) drive() {
 		}
 	}
 	if err != nil && !errors.Is(err, errShutdown) {
-		t.log.Error().Err(err).Msg("the task cannot go on; it keeps its state until the agent is restarted")
+		t.log().Error().Err(err).Msg("the task cannot go on; it keeps its state until the agent is restarted")
 		<-t.engine.closing // its locks stay with it
 	}
-	if r := t.record(); r.State == Finished && r.Who == agentItself {
-		if err := t.engine.Clear(r.ID, agentItself); err != nil {
-			t.log.Warn().Err(err).Msg("the agent's own task could not be cleared")
+}
+
+// afterEnd does what follows an end by itself, when the task's goroutine has ended: the agent's own tasks are cleared, and one
+// whose flow was cancelled too late is reverted.
+func (t *task) afterEnd() {
+	end := t.end.Load()
+	switch {
+	case end == nil || end.state != Finished || t.state() != Finished:
+	case end.atEnd:
+		t.revertAtEnd()
+	case t.own:
+		if err := t.engine.Clear(t.id, agentItself); err != nil {
+			t.log().Warn().Err(err).Msg("the agent's own task could not be cleared")
 		}
 	}
 }
@@ -47,11 +63,24 @@ const agentItself = "agent"
 func (t *task) acquire() error {
 	ctx, end := t.begin()
 	defer end()
-	c := t.enter()
-	select {
-	case <-c.granted:
-	case <-ctx.Done():
-		return t.ended(ctx)
+	c := t.enter(false)
+	var tooLong <-chan time.Time
+	if limit := t.engine.options.LockWait; limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		tooLong = timer.C
+	}
+	for held := false; !held; {
+		select {
+		case <-c.granted:
+			held = true
+		case <-ctx.Done():
+			return t.ended(ctx)
+		case <-tooLong:
+			if waits := t.waits(1); waits != nil && len(waits.locks) > 0 {
+				return t.waitedTooLong(waits)
+			}
+		}
 	}
 	if t.record().Revert != nil {
 		return t.beginRevert(ctx)
@@ -62,6 +91,24 @@ func (t *task) acquire() error {
 		}
 		r.State = Running
 		r.Started = time.Now().UTC()
+		return nil
+	}))
+}
+
+// waitedTooLong ends a task that does not get its locks: it has had no effect yet. A revert that does not get them is given up,
+// and the task is finished as before.
+func (t *task) waitedTooLong(w *waiting) error {
+	failure := code.Errorf(code.ResourceTimeout, "after %s the task still waits for %s; stop that one or try again later",
+		t.engine.options.LockWait, strings.Join(w.sentences(), " and for "))
+	if t.record().Revert != nil {
+		return t.revertRefused(failure)
+	}
+	return t.unlessStopped(t.persist(failure.Error(), func(r *record) error {
+		if r.State != Queued {
+			return errStopped
+		}
+		r.State = Aborting
+		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), "waiting"}
 		return nil
 	}))
 }
@@ -87,14 +134,17 @@ func (t *task) unlessStopped(err error) error {
 func (t *task) forward() error {
 	ctx, end := t.begin()
 	defer end()
-	for i := range t.plan.Steps {
-		if t.record().Steps[i].State == StepDone && !t.plan.Steps[i].Verify {
+	for i := range t.plan().Steps {
+		if t.record().Steps[i].State == StepDone && !t.plan().Steps[i].Verify {
 			continue
+		}
+		if t.isPaused() {
+			return nil
 		}
 		if err := t.runStep(ctx, i); err != nil {
 			return t.stepFailed(ctx, i, err)
 		}
-		if s := t.state(); s == Failed || s == Recovering || ctx.Err() != nil {
+		if s := t.state(); s.Final() || s == Recovering || ctx.Err() != nil {
 			return t.ended(ctx)
 		}
 	}
@@ -104,7 +154,7 @@ func (t *task) forward() error {
 // runStep brings one step to its end. The record that it is done is written together with the next one, unless the step
 // decides: a crash in between only asks Check once more.
 func (t *task) runStep(ctx context.Context, i int) error {
-	step, scope := &t.plan.Steps[i], &Scope{t: t, step: i}
+	step, scope := &t.plan().Steps[i], &Scope{t: t, step: i}
 	resumed := t.record().Steps[i].State != StepWaiting
 	if !resumed {
 		if err := t.recordPlan(ctx, i); err != nil {
@@ -148,7 +198,7 @@ func (t *task) runStep(ctx context.Context, i int) error {
 // recordPlan stores what the step is going to do, and that the step before it is done. If the step is the point of no return
 // this is the decision.
 func (t *task) recordPlan(ctx context.Context, i int) error {
-	step, scope := &t.plan.Steps[i], &Scope{t: t, step: i}
+	step, scope := &t.plan().Steps[i], &Scope{t: t, step: i}
 	var plan json.RawMessage
 	if step.Plan != nil {
 		err := t.call(func() error {
@@ -193,7 +243,7 @@ func (r *record) stepsDone(end int, now time.Time) {
 // stepDone is called when the step's effect is whole. For a step that another program decides this is the decision: the
 // task rolls forward, even if a stop was recorded before (G3).
 func (t *task) stepDone(i int) error {
-	step := &t.plan.Steps[i]
+	step := &t.plan().Steps[i]
 	t.unstick()
 	if step.DecidedBy == "" {
 		return nil
@@ -231,7 +281,7 @@ func (t *task) check(ctx context.Context, step *Step, scope *Scope) (there bool,
 // commitFailed decides what becomes of a task whose step failed past the point of no return: over is true when it will
 // not be tried again.
 func (t *task) commitFailed(ctx context.Context, i int, failure error) (over bool, err error) {
-	step, scope := &t.plan.Steps[i], &Scope{t: t, step: i}
+	step, scope := &t.plan().Steps[i], &Scope{t: t, step: i}
 	var permanent *permanentError
 	if errors.As(failure, &permanent) {
 		return true, t.persist("cannot be completed: "+failure.Error(), func(r *record) error {
@@ -257,7 +307,7 @@ func (t *task) commitFailed(ctx context.Context, i int, failure error) (over boo
 			})
 		}
 	}
-	t.log.Warn().Err(failure).Str("step", step.Name).Msg("a step past the point of no return failed; trying again")
+	t.log().Warn().Err(failure).Str("step", step.Name).Msg("a step past the point of no return failed; trying again")
 	t.stick(fmt.Sprintf("step %s is tried again: %s", step.Name, failure))
 	return false, nil
 }
@@ -268,17 +318,17 @@ func (t *task) stepFailed(ctx context.Context, i int, failure error) error {
 		return errShutdown
 	}
 	t.mu.Lock()
-	t.answered = t.plan.Steps[i].DecidedBy != "" // it was asked until it answered
+	t.answered = t.plan().Steps[i].DecidedBy != "" // it was asked until it answered
 	t.mu.Unlock()
-	if errors.Is(failure, errStopped) {
-		return nil
+	if errors.Is(failure, errStopped) || errors.Is(context.Cause(ctx), errPaused) {
+		return nil // the state says what to do next
 	}
-	return t.unlessStopped(t.persist(fmt.Sprintf("step %s failed: %s", t.plan.Steps[i].Name, failure), func(r *record) error {
+	return t.unlessStopped(t.persist(fmt.Sprintf("step %s failed: %s", t.plan().Steps[i].Name, failure), func(r *record) error {
 		if r.State != Running {
 			return errStopped // a stop is recorded: it goes before the error (G14)
 		}
 		r.State = Aborting
-		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), t.plan.Steps[i].Name}
+		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), t.plan().Steps[i].Name}
 		return nil
 	}))
 }
@@ -286,9 +336,9 @@ func (t *task) stepFailed(ctx context.Context, i int, failure error) error {
 // finish records the success, with what a later revert needs to see whether the result was used.
 func (t *task) finish(ctx context.Context) error {
 	var finger json.RawMessage
-	if t.plan.Fingerprint != nil {
+	if t.plan().Fingerprint != nil {
 		err := t.call(func() error {
-			v, err := t.plan.Fingerprint(ctx, &Scope{t: t, step: -1})
+			v, err := t.plan().Fingerprint(ctx, &Scope{t: t, step: -1})
 			if err != nil {
 				return err
 			}
@@ -299,7 +349,7 @@ func (t *task) finish(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return t.ended(ctx)
 			}
-			t.log.Warn().Err(err).Msg("the result cannot be looked at; the finished task will not be revertible")
+			t.log().Warn().Err(err).Msg("the result cannot be looked at; the finished task will not be revertible")
 		}
 	}
 	return t.unlessStopped(t.persist("finished", func(r *record) error {
@@ -308,7 +358,10 @@ func (t *task) finish(ctx context.Context) error {
 		}
 		r.stepsDone(len(r.Steps), time.Now().UTC())
 		r.Finger = finger
-		message := cmp.Or(t.plan.Success, "finished")
+		if t.plan().Expires != nil {
+			r.Expires = t.plan().Expires(&Scope{t: t, step: -1, rec: r})
+		}
+		message := cmp.Or(t.plan().Success, "finished")
 		if r.StopLost {
 			message = "finished: the stop came too late, the work was already complete"
 		}
@@ -326,7 +379,7 @@ func (r *record) end(s State, message string) {
 func (t *task) call(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a step panicked")
+			t.log().Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a step panicked")
 			err = code.Errorf(code.InternalError, "a defect of the agent: %v", p)
 		}
 	}()

@@ -13,31 +13,39 @@ import (
 // Scope is what a step sees of its task. It is valid during the call it was given to.
 type Scope struct {
 	t    *task
-	step int // index; -1 outside of steps
+	step int     // index; -1 outside of steps
+	rec  *record // of a task that has ended, or is about to; nil = the task's own
+}
+
+func (s *Scope) record() *record {
+	if s.rec != nil {
+		return s.rec
+	}
+	return s.t.record()
 }
 
 // TaskID is the task's id.
-func (s *Scope) TaskID() string { return s.t.record().ID }
+func (s *Scope) TaskID() string { return s.t.id }
 
 // Step is the name of the step that is at work; "" outside of steps.
 func (s *Scope) Step() string {
 	if s.step < 0 {
 		return ""
 	}
-	return s.t.plan.Steps[s.step].Name
+	return s.t.plan().Steps[s.step].Name
 }
 
 // Log is the task's logger: every line carries task, verb and flow.
-func (s *Scope) Log() *zerolog.Logger { return &s.t.log }
+func (s *Scope) Log() *zerolog.Logger { return s.t.log() }
 
 // Plan reads this step's recorded plan into v.
 func (s *Scope) Plan(v any) error {
-	return s.read(s.t.record().Steps[s.step].Plan, v)
+	return s.read(s.record().Steps[s.step].Plan, v)
 }
 
 // PlanOf reads the plan of the step with that name; false if it was not started yet.
 func (s *Scope) PlanOf(name string, v any) (bool, error) {
-	steps := s.t.record().Steps
+	steps := s.record().Steps
 	i := slices.IndexFunc(steps, func(r stepRecord) bool { return r.Name == name })
 	if i < 0 || steps[i].State == StepWaiting {
 		return false, nil
@@ -47,18 +55,18 @@ func (s *Scope) PlanOf(name string, v any) (bool, error) {
 
 // Started says whether the step with that name was ever started, whatever became of it.
 func (s *Scope) Started(name string) bool {
-	return slices.ContainsFunc(s.t.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State != StepWaiting })
+	return slices.ContainsFunc(s.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State != StepWaiting })
 }
 
 // State is the task's state as it is recorded.
-func (s *Scope) State() State { return s.t.state() }
+func (s *Scope) State() State { return s.record().State }
 
 func (s *Scope) read(raw json.RawMessage, v any) error {
 	if len(raw) == 0 {
-		return code.Errorf(code.General, "step %q has no plan", s.t.record().Steps[s.step].Name)
+		return code.Errorf(code.General, "step %q has no plan", s.Step())
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return code.Errorf(code.General, "the recorded plan of step %q cannot be read: %w", s.t.record().Steps[s.step].Name, err)
+		return code.Errorf(code.General, "the recorded plan of step %q cannot be read: %w", s.Step(), err)
 	}
 	return nil
 }
@@ -82,7 +90,7 @@ func (s *Scope) Checkpoint(v any) error {
 
 // LastCheckpoint reads what Checkpoint recorded last; false if nothing.
 func (s *Scope) LastCheckpoint(v any) (bool, error) {
-	raw := s.t.record().Steps[s.step].Checkpoint
+	raw := s.record().Steps[s.step].Checkpoint
 	if len(raw) == 0 {
 		return false, nil
 	}
@@ -90,7 +98,14 @@ func (s *Scope) LastCheckpoint(v any) (bool, error) {
 }
 
 // Progress tells how many bytes of how many are done. It is cheap and may be called at any rate.
-func (s *Scope) Progress(done, total int64) { s.t.progress.set(done, total) }
+func (s *Scope) Progress(done, total int64) {
+	if s.t.progress.set(done, total) {
+		s.t.engine.events.publish(Progressed, s.t)
+	}
+}
+
+// Limit is how many bytes per second the task may move; 0 = any number. It may change from one slice to the next.
+func (s *Scope) Limit() int64 { return s.record().Limit }
 
 // Attach hands a worker to the engine, which ends it when the task is stopped and lets the task become final only when it
 // is gone. If the task was stopped already the worker is ended at once.

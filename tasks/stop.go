@@ -12,7 +12,7 @@ import (
 // once. The stuck timer starts with it.
 func (t *task) interrupt(why error) {
 	t.mu.Lock()
-	if t.interrupted == nil {
+	if t.interrupted == nil || errors.Is(t.interrupted, errPaused) {
 		t.interrupted = why
 	}
 	if t.cancel != nil {
@@ -30,10 +30,11 @@ func (t *task) interrupt(why error) {
 }
 
 func (t *task) askGrace() time.Duration {
-	if i := t.record().current(); i < len(t.plan.Steps) {
-		return t.plan.Steps[i].AskGrace
+	r := t.record()
+	if r == nil || len(r.Steps) == 0 {
+		return 0
 	}
-	return 0
+	return r.plan.Steps[r.current()].AskGrace
 }
 
 // escalate ends one worker: wait for the step to do it, SIGTERM, SIGKILL. A forced stop goes to SIGKILL at once.
@@ -126,7 +127,7 @@ func (t *task) watchBound() {
 		if t.state().Final() {
 			return
 		}
-		t.log.Error().Strs("holders", t.holders()).Msg("the task is stuck: it is past its bound")
+		t.log().Error().Strs("holders", t.holders()).Msg("the task is stuck: it is past its bound")
 		t.stick("")
 	})
 }
@@ -134,18 +135,26 @@ func (t *task) watchBound() {
 // stick marks the task as stuck. why is "" when what holds it is to be looked up each time somebody asks.
 func (t *task) stick(why string) {
 	t.mu.Lock()
-	if t.stuckSince.IsZero() {
+	first := t.stuckSince.IsZero()
+	if first {
 		t.stuckSince = time.Now().UTC()
 	}
 	t.stuckWhy = why
 	t.mu.Unlock()
+	if first {
+		t.engine.events.publish(Moved, t)
+	}
 	t.wake()
 }
 
 func (t *task) unstick() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	was := !t.stuckSince.IsZero()
 	t.stuckSince, t.stuckWhy = time.Time{}, ""
+	t.mu.Unlock()
+	if was {
+		t.engine.events.publish(Moved, t)
+	}
 }
 
 // calm forgets a stop that no longer has anything to end: it was lost, or the undo begins.
@@ -170,20 +179,30 @@ func (t *task) holders() []string {
 	if why != "" {
 		out = append(out, why)
 	}
-	if r := t.record(); len(out) == 0 && len(r.Steps) > 0 {
+	if r := t.record(); len(out) == 0 && r != nil && len(r.Steps) > 0 {
 		out = append(out, fmt.Sprintf("step %s has not returned", r.Steps[r.current()].Name))
 	}
 	return out
 }
 
-// enter takes the task's place in the lock table, once.
-func (t *task) enter() *claim {
+// plan is what the verb does; only of a task that has not ended.
+func (t *task) plan() *Plan { return t.record().plan }
+
+// enter takes the task's place in the lock table, once. reserved says that one was reserved for it.
+func (t *task) enter(reserved bool) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		t.claim = t.engine.locks.enter(t.record().ID, t.verb.Class, t.plan.Locks)
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, reserved)
 	}
 	return t.claim
+}
+
+// resume has in the lock table again what the task had before a restart.
+func (t *task) resume(paused bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.claim = t.engine.locks.resume(t.id, t.verb.Class, t.plan().Locks, paused)
 }
 
 // unlock gives the locks back, or the place in the queue for them.
@@ -208,6 +227,7 @@ func (t *task) leave() {
 		t.bound = nil
 	}
 	close(t.idle)
+	t.idle = nil
 	t.mu.Unlock()
 	t.wake()
 }

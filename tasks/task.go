@@ -13,24 +13,27 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// task is a task in memory: its record, and what is true only while the agent lives.
+// task is a task in memory: its record, and what is true only while the agent lives. Of one that has ended only what lists
+// show is kept, so that very many can wait to be cleared; the rest is read from the store when somebody asks.
 type task struct {
-	engine *Engine
-	verb   *Verb
-	plan   *Plan
-	log    zerolog.Logger
+	engine  *Engine
+	id      string
+	verb    *Verb
+	created time.Time
+	own     bool // asked for by the agent itself: nobody else would clear it
 
 	// lock orders the changes of the record. It is a channel, not a mutex, so that a bubble of testing/synctest sees
 	// who waits for it. Whoever holds it may wait for the store, and for nothing else.
 	lock  chan struct{}
 	doubt bool                   // the last change's fate is unknown: look before the next; guarded by lock
-	rec   atomic.Pointer[record] // what the store has; replaced, never changed
+	rec   atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
+	end   atomic.Pointer[ended]  // set before rec becomes nil
 
 	progress progress
 
 	mu          sync.Mutex // guards what follows; never held while anything blocks
 	changed     chan struct{}
-	interrupted error // why the running step was told to end: errStopped, errShutdown
+	interrupted error // why the running step was told to end: errStopped, errPaused, errShutdown
 	cancel      context.CancelCauseFunc
 	workers     []Worker
 	claim       *claim
@@ -45,21 +48,81 @@ type task struct {
 // Why a step's ctx ended.
 var (
 	errStopped  = errors.New("the task was stopped")
+	errPaused   = errors.New("the task was paused")
 	errShutdown = errors.New("the agent is shutting down")
 )
 
-func newTask(e *Engine, v *Verb, p *Plan, r *record) *task {
-	t := &task{
-		engine: e, verb: v, plan: p, lock: make(chan struct{}, 1), changed: make(chan struct{}),
-		log: e.log.With().Str("task", r.ID).Str("verb", r.Verb).Str("flow", r.Flow).Logger(),
-	}
-	t.rec.Store(r)
+// newTask makes a task of a record that has its plan, or has ended.
+func newTask(e *Engine, v *Verb, r *record) *task {
+	t := &task{engine: e, id: r.ID, verb: v, created: r.Created, own: r.Who == agentItself, lock: make(chan struct{}, 1)}
 	t.progress.reset(r.Done, r.Total)
+	t.show(r)
 	return t
 }
 
+// log makes the task's logger: every line carries task, verb and flow.
+func (t *task) log() *zerolog.Logger {
+	l := t.engine.log.With().Str("task", t.id).Str("verb", t.verb.Name).Str("flow", t.flow()).Logger()
+	return &l
+}
+
+// record is what the store has of a task that has not ended; nil afterwards. The task's own goroutine may rely on it until it
+// has recorded an end; everybody else uses load.
 func (t *task) record() *record { return t.rec.Load() }
-func (t *task) state() State    { return t.record().State }
+
+// load is the record of any task. Errors: 413 when that of an ended one cannot be read.
+func (t *task) load() (*record, error) {
+	if r := t.rec.Load(); r != nil {
+		return r, nil
+	}
+	row, err := t.engine.store.Get(t.id)
+	if err != nil {
+		return nil, code.Errorf(code.TaskPersist, "the task has ended, and the rest of it cannot be read from the store now: %w", err)
+	}
+	return t.engine.understand(t.verb, row)
+}
+
+func (t *task) state() State {
+	if r := t.rec.Load(); r != nil {
+		return r.State
+	}
+	return t.end.Load().state
+}
+
+func (t *task) version() uint64 {
+	if r := t.rec.Load(); r != nil {
+		return r.version
+	}
+	return t.end.Load().version
+}
+
+func (t *task) flow() string {
+	if r := t.rec.Load(); r != nil {
+		return r.Flow
+	}
+	return t.end.Load().flow
+}
+
+func (t *task) isPaused() bool {
+	r := t.rec.Load()
+	return r != nil && r.Paused != nil
+}
+
+func (t *task) tag() string {
+	if r := t.rec.Load(); r != nil {
+		return r.Tag
+	}
+	return t.end.Load().tag
+}
+
+// show makes r what readers see.
+func (t *task) show(r *record) {
+	if r.State.Final() {
+		t.end.Store(r.ended(t.verb))
+		r = nil
+	}
+	t.rec.Store(r)
+}
 
 // change is the only way a record changes. It calls mutate with a copy of the record as it is now, checks the move
 // against the table, and returns after the store has it; then readers see it. An error of mutate, an illegal move and an
@@ -72,7 +135,10 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	if err := t.settleDoubt(); err != nil {
 		return err
 	}
-	before := t.record()
+	before, err := t.load()
+	if err != nil {
+		return err
+	}
 	after := before.clone()
 	if err := mutate(after); err != nil {
 		return err
@@ -98,10 +164,13 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	}
 	if err := t.engine.store.Commit(c); err != nil {
 		t.doubt = errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
+		if t.doubt && before.State != Init {
+			t.engine.spawn(t.resolve)
+		}
 		return storeError(err)
 	}
 	after.version = row.Version
-	t.publish(after)
+	t.publish(before.Deferred, after)
 	return nil
 }
 
@@ -111,34 +180,64 @@ func (t *task) settleDoubt() error {
 	if !t.doubt {
 		return nil
 	}
-	row, err := t.engine.store.Get(t.record().ID)
+	row, err := t.engine.store.Get(t.id)
 	if err != nil {
 		return storeError(err)
 	}
-	t.doubt = false
-	if row.Version == t.record().version {
+	have := t.version()
+	if row.Version == have {
+		t.doubt = false
 		return nil
 	}
-	after, err := readRecord(row)
+	after, err := t.engine.understand(t.verb, row)
 	if err != nil {
 		return err
 	}
-	t.publish(after)
+	t.doubt = false
+	t.publish("", after)
 	return nil
 }
 
+// resolve looks until it is known what became of a change whose fate was unknown, and lets the task go on from there.
+// Whoever asked for it was told that it is not known; it must not stay so.
+func (t *task) resolve() {
+	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		t.lock <- struct{}{}
+		err := t.settleDoubt()
+		<-t.lock
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(delay):
+		case <-t.engine.closing:
+			return
+		}
+	}
+	switch s := t.state(); {
+	case s == Cleared:
+		t.engine.forget(t)
+	case !s.Final():
+		t.engine.start(t)
+	}
+}
+
 // publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
-// final state finds the task's locks free, and the task that it put off known.
-func (t *task) publish(r *record) {
+// final state finds the task's locks free, and the task that it put off known. deferred is what was put off before.
+func (t *task) publish(deferred string, r *record) {
+	before, paused := t.state(), t.isPaused()
 	if r.State.Final() {
 		t.unlock()
 	}
-	if r.Deferred != t.record().Deferred {
+	if r.Deferred != deferred {
 		t.engine.adopt(r.Deferred)
 	}
-	before := t.rec.Swap(r)
-	if before.State != r.State {
-		t.log.Info().Str("from", string(before.State)).Str("state", string(r.State)).Msg("task moved")
+	t.show(r)
+	if before != r.State {
+		t.log().Info().Str("from", string(before)).Str("state", string(r.State)).Msg("task moved")
+	}
+	if before != r.State || paused != t.isPaused() {
+		t.engine.events.publish(Moved, t)
 	}
 	if r.State == Aborting && r.Stop != nil {
 		t.interrupt(errStopped)
@@ -150,14 +249,19 @@ func (t *task) publish(r *record) {
 func (t *task) wake() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	close(t.changed)
-	t.changed = make(chan struct{})
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
 
 // turn returns a channel that is closed at the next wake.
 func (t *task) turn() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
 	return t.changed
 }
 
@@ -169,7 +273,7 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 		if code.Of(err) != code.TaskPersist {
 			return err
 		}
-		t.log.Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
+		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
 		select {
 		case <-time.After(delay):
 		case <-t.engine.closing:

@@ -17,7 +17,7 @@ func (t *task) abort() error {
 	if err := t.silence(t.engine.ctx); err != nil {
 		return err
 	}
-	if i := t.record().current(); i < len(t.plan.Steps) && t.mustAsk(i) {
+	if i := t.record().current(); i < len(t.plan().Steps) && t.mustAsk(i) {
 		t.interrupt(errStopped) // after a restart nobody has told the step yet
 		ctx, end := t.begin()
 		defer end()
@@ -38,7 +38,7 @@ func (t *task) abort() error {
 func (t *task) mustAsk(i int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.plan.Steps[i].DecidedBy != "" && t.record().Steps[i].State == StepStarted && !t.answered
+	return t.plan().Steps[i].DecidedBy != "" && t.record().Steps[i].State == StepStarted && !t.answered
 }
 
 // undo takes the steps back, last first. Each one's end is recorded before the next begins, so a crash resumes the undo. One
@@ -48,8 +48,8 @@ func (t *task) undo() error {
 	t.watchBound()
 	ctx, end := t.begin()
 	defer end()
-	for i := len(t.plan.Steps) - 1; i >= 0; i-- {
-		if t.record().pending(i) && !t.plan.Steps[i].bare() {
+	for i := len(t.plan().Steps) - 1; i >= 0; i-- {
+		if t.record().pending(i) && !t.plan().Steps[i].bare() {
 			if err := t.undoStep(ctx, i); err != nil {
 				return err
 			}
@@ -92,14 +92,16 @@ func (r *record) endOfUndo() End {
 
 // deferred adds to a change of the task the one that carries out what it put off, if there is any.
 func (t *task) deferred(r *record, c *store.Change, end End) error {
-	if t.plan.Deferred == nil || r.Deferred != "" {
+	if r.plan.Deferred == nil || r.Deferred != "" {
 		return nil
 	}
-	return t.engine.alsoSubmit(t.plan.Deferred(&Scope{t: t, step: -1}, end), r, c)
+	was := *r
+	was.State = t.state() // the verb decides by the state that the task has, not by the one that it gets
+	return t.engine.alsoSubmit(r.plan.Deferred(&Scope{t: t, step: -1, rec: &was}, end), r, c)
 }
 
 func (t *task) undoStep(ctx context.Context, i int) error {
-	step, scope := &t.plan.Steps[i], &Scope{t: t, step: i}
+	step, scope := &t.plan().Steps[i], &Scope{t: t, step: i}
 	var failure error
 	if step.Undo != nil {
 		failure = t.call(func() error { return step.Undo(ctx, scope) })
@@ -117,7 +119,7 @@ func (t *task) undoStep(ctx context.Context, i int) error {
 	what := fmt.Sprintf("step %s undone", step.Name)
 	if failure != nil {
 		what = fmt.Sprintf("the undo of step %s failed: %s", step.Name, failure)
-		t.log.Error().Err(failure).Str("step", step.Name).Msg("an undo failed")
+		t.log().Error().Err(failure).Str("step", step.Name).Msg("an undo failed")
 	}
 	return t.persist(what, func(r *record) error {
 		r.Steps[i].State, r.Steps[i].Error = StepUndone, ""
@@ -135,9 +137,9 @@ func (t *task) undoStep(ctx context.Context, i int) error {
 // undoneMessage is the sentence of a task whose undo has ended.
 func (t *task) undoneMessage(r *record) string {
 	var undone []string
-	for i := len(t.plan.Steps) - 1; i >= 0; i-- {
-		if r.Steps[i].State == StepUndone && t.plan.Steps[i].Undone != "" {
-			undone = append(undone, t.plan.Steps[i].Undone)
+	for i := len(r.plan.Steps) - 1; i >= 0; i-- {
+		if r.Steps[i].State == StepUndone && r.plan.Steps[i].Undone != "" {
+			undone = append(undone, r.plan.Steps[i].Undone)
 		}
 	}
 	effect := strings.Join(undone, ", ")

@@ -9,8 +9,14 @@ import (
 // The tags of tasks. Engines list and clear only tasks tagged spm.
 const (
 	TagSPM   = "spm"   // submitted with a pool by an engine
+	TagSDM   = "sdm"   // a storage job
+	TagVirt  = "virt"  // of a virtual machine
+	TagHost  = "host"  // of the host
 	TagLocal = "local" // the local command line without a pool, imports, reclaims
 )
+
+// isJob says whether tasks with this tag leave by themselves when they have ended: nobody clears them.
+func isJob(tag string) bool { return tag == TagSDM || tag == TagVirt || tag == TagHost }
 
 // Class groups verbs that share a limit of how many run at a time.
 type Class string
@@ -18,8 +24,13 @@ type Class string
 // The classes.
 const (
 	ClassCopy  Class = "copy"  // moves much data
+	ClassMerge Class = "merge" // commits a chain's layer into the one below
+	ClassVM    Class = "vm"    // waits for a virtual machine
 	ClassLight Class = "light" // metadata, seconds at most
 )
+
+// Classes are all classes.
+var Classes = []Class{ClassCopy, ClassMerge, ClassVM, ClassLight}
 
 // Verb is an operation that runs as a task. All fields but Word and Admit are needed.
 type Verb struct {
@@ -71,6 +82,9 @@ type Plan struct {
 	// Unused is asked before a revert, under the task's locks: an error (410) names what may have used the result since.
 	// fingerprint is what Fingerprint returned, as JSON. May be nil.
 	Unused func(ctx context.Context, s *Scope, fingerprint json.RawMessage) error
+	// Expires says until when the finished task can be reverted if it is not cleared; zero = for ever. When that has passed,
+	// Deferred is asked with EndExpired, and the task stays listed. It may look only at the plans of steps. May be nil.
+	Expires func(s *Scope) time.Time
 	// Deferred returns the task that carries out destruction which this one put off, or nil. It is recorded in the same
 	// transaction as the end that it is asked for. May be nil.
 	Deferred func(s *Scope, end End) *Submission
@@ -84,6 +98,7 @@ const (
 	EndUndone   End = "undone"   // stopped or failed, and now undone
 	EndReverted End = "reverted" // reverted
 	EndCleared  End = "cleared"  // cleared, and nothing was submitted at an end before
+	EndExpired  End = "expired"  // finished, not cleared, and past Plan.Expires
 )
 
 // Lock is something that a task holds while it lives.
@@ -109,6 +124,9 @@ type Step struct {
 	// Undo takes the effect back. It is idempotent, and its ctx ends only when the agent does. An error is the residue.
 	Undo func(ctx context.Context, s *Scope) error
 
+	// Slices marks a step that goes in slices with checkpoints, so that it can be paused: its Do is ended as at a shutdown and
+	// called again when the task is resumed.
+	Slices bool
 	// Verify marks a step without effects: its Plan looks at the world, and its Do looks again when the task is resumed.
 	Verify bool
 	// PointOfNoReturn: recording this step's plan is the task's decision. It is retried until it is done.

@@ -1,7 +1,7 @@
 package tasks
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -12,35 +12,47 @@ import (
 	"vdsm-agent/tasks/store"
 )
 
-// View is all that is visible of a task at one moment. It is the caller's own copy.
-type View struct {
+// Summary is what lists show of a task at one moment. It is the caller's own copy, and costs no look into the store.
+type Summary struct {
 	ID, Verb, Word, Flow, Tag string
-	Params                    json.RawMessage
-	Who                       string
 	State                     State
 	Code                      code.Code // 411 while it is being stopped; else 0 until the end
 	Message                   string    // one sentence
 	Progress                  Progress
-	Steps                     []StepView
-	LastCheckpoint            time.Time // zero = none
 	Cancelable                bool
 	NotCancelable             string // why not
-	PointOfNoReturn           string // the step, "" = none before the end
-	PastPointOfNoReturn       bool
-	DecidedBy                 string
-	Revertible                bool // as far as its state tells; the result is looked at when a revert is asked for
-	CancelWithin              time.Duration
-	StopAsked, RevertAsked    *Asked
+	Revertible                bool   // as far as its state tells; the result is looked at when a revert is asked for
 	StopLost                  bool
 	Stopped                   bool // undone because of a stop
-	Locks                     []Lock
-	WaitsBehind               []string // tasks that have a lock it needs
-	Pids                      []int
-	Stuck                     *Stuck
-	Residue, Remainder        []string
-	Created, Started          time.Time
-	Ended, Updated            time.Time
-	Deferred                  string // the task that carries out what this one put off
+	Paused                    bool
+	StuckSince                time.Time // zero = it is not stuck
+	Created, Ended, Updated   time.Time
+}
+
+// View is all that is visible of a task at one moment. It is the caller's own copy.
+type View struct {
+	Summary
+	Params                 json.RawMessage
+	Who                    string
+	Steps                  []StepView
+	LastCheckpoint         time.Time // zero = none
+	PointOfNoReturn        string    // the step, "" = none before the end
+	PastPointOfNoReturn    bool
+	DecidedBy              string
+	CancelWithin           time.Duration
+	StopAsked, RevertAsked *Asked
+	PauseAsked             *Asked
+	RevertAtEnd            *Asked // its flow was cancelled when it could not be stopped any more
+	Limit                  int64  // bytes per second, 0 = none
+	Locks                  []Lock
+	WaitsFor               []string // in words: locks that others have, or a slot
+	WaitsBehind            []string // tasks that have, or will have before, a lock that it needs
+	Pids                   []int
+	Stuck                  *Stuck
+	Residue, Remainder     []string
+	Started                time.Time
+	Expires                time.Time // until then a finished task can be reverted; zero = until it is cleared
+	Deferred               string    // the task that carries out what this one put off
 }
 
 // StepView is one step.
@@ -64,13 +76,22 @@ type Stuck struct {
 	Holders []string
 }
 
-// Get returns the task as it is now. Errors: 401 unknown or cleared.
+// Get returns the task as it is now. Errors: 401 unknown or cleared; 413 if it has ended and the store cannot be read.
 func (e *Engine) Get(id string) (View, error) {
 	t, err := e.find(id)
 	if err != nil {
 		return View{}, err
 	}
-	return t.view(), nil
+	return t.view()
+}
+
+// Summary returns what lists show of a task, without a look into the store. Errors: 401 unknown or cleared.
+func (e *Engine) Summary(id string) (Summary, error) {
+	t, err := e.find(id)
+	if err != nil {
+		return Summary{}, err
+	}
+	return t.summary(), nil
 }
 
 // Filter selects tasks; zero values select all.
@@ -81,81 +102,123 @@ type Filter struct {
 	Flow  string
 }
 
+func (f Filter) matches(t *task) bool {
+	return (f.State == "" || t.state() == f.State) && (f.Verb == "" || t.verb.Name == f.Verb) &&
+		(f.Tag == "" || t.tag() == f.Tag) && (f.Flow == "" || t.flow() == f.Flow)
+}
+
 // List returns the uncleared tasks that match, oldest first. It waits for nobody.
-func (e *Engine) List(f Filter) []View {
-	var out []View
-	for _, t := range e.all() {
-		r := t.record()
-		if (f.State == "" || r.State == f.State) && (f.Verb == "" || r.Verb == f.Verb) &&
-			(f.Tag == "" || r.Tag == f.Tag) && (f.Flow == "" || r.Flow == f.Flow) {
-			out = append(out, t.view())
+func (e *Engine) List(f Filter) []Summary {
+	list, _ := e.Page(f, Place{}, 0)
+	return list
+}
+
+// Place is a task's place in the order of lists, by creation, then by id. It never changes, so that pages neither repeat nor
+// miss a task.
+type Place struct {
+	Created time.Time
+	ID      string
+}
+
+func (p Place) compare(q Place) int {
+	return cmp.Or(p.Created.Compare(q.Created), strings.Compare(p.ID, q.ID))
+}
+
+func (t *task) place() Place { return Place{t.created, t.id} }
+
+func (t *task) comparePlace(p Place) int { return t.place().compare(p) }
+
+// Place is where the task stands.
+func (s *Summary) Place() Place { return Place{s.Created, s.ID} }
+
+// Page is List from behind a place on, limit tasks at most (0 = all); more says that there are others behind them.
+func (e *Engine) Page(f Filter, after Place, limit int) (page []Summary, more bool) {
+	for _, t := range e.matching(f, after, limit) {
+		if limit > 0 && len(page) == limit {
+			return page, true
+		}
+		page = append(page, t.summary())
+	}
+	return page, false
+}
+
+// matching finds the tasks of a page, and one more if there is one.
+func (e *Engine) matching(f Filter, after Place, limit int) []*task {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	from := 0
+	if after != (Place{}) {
+		var there bool
+		if from, there = slices.BinarySearchFunc(e.order, after, (*task).comparePlace); there {
+			from++
 		}
 	}
-	slices.SortFunc(out, func(a, b View) int {
-		if c := a.Created.Compare(b.Created); c != 0 {
-			return c
+	var found []*task
+	for _, t := range e.order[from:] {
+		if f.matches(t) {
+			if found = append(found, t); limit > 0 && len(found) > limit {
+				break
+			}
 		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return out
+	}
+	return found
 }
 
 // Log returns the audit trail of a task, cleared or not.
 func (e *Engine) Log(id string) ([]store.Entry, error) { return e.store.Log(id) }
-
-// Wait returns the task as soon as until says so, or with 851 when ctx ends first. A task that is cleared meanwhile
-// answers 401.
-func (e *Engine) Wait(ctx context.Context, id string, until func(View) bool) (View, error) {
-	t, err := e.find(id)
-	if err != nil {
-		return View{}, err
-	}
-	for {
-		turn := t.turn()
-		v := t.view()
-		if v.State == Cleared {
-			return v, code.Errorf(code.UnknownTask, "task %s was cleared", id)
-		}
-		if until(v) {
-			return v, nil
-		}
-		select {
-		case <-turn:
-		case <-e.closing:
-			return v, code.Errorf(code.ShuttingDown, "the agent is shutting down; the task goes on when it is back")
-		case <-ctx.Done():
-			return v, code.Errorf(code.ResourceTimeout, "the task is still %s: %s", v.State, v.Message)
-		}
-	}
-}
-
-// Ended is the usual condition to Wait for.
-func Ended(v View) bool { return v.State.Final() }
 
 // Verbs returns the verbs that can be submitted, by name.
 func (e *Engine) Verbs() []*Verb {
 	return slices.SortedFunc(maps.Values(e.verbs), func(a, b *Verb) int { return strings.Compare(a.Name, b.Name) })
 }
 
-func (t *task) view() View {
-	r := t.record()
+func (t *task) summary() Summary {
+	r := t.rec.Load()
+	if r == nil {
+		return t.end.Load().summary(t)
+	}
+	s := r.summary(t.verb)
+	s.Progress = t.progress.view(r.State == Running && r.Paused == nil || r.State == Committing && r.Paused == nil)
+	s.Message = t.message(r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.StuckSince = t.stuckSince
+	return s
+}
+
+// summary is as much of a summary as the record alone tells.
+func (r *record) summary(v *Verb) Summary {
+	s := Summary{
+		ID: r.ID, Verb: r.Verb, Word: cmp.Or(v.Word, r.Verb), Flow: r.Flow, Tag: r.Tag, State: r.State, Code: r.wireCode(), Message: r.Message,
+		Progress: Progress{Done: r.Done, Total: r.Total}, Revertible: r.revertible(v), StopLost: r.StopLost, Stopped: r.stopped(),
+		Paused: r.Paused != nil && !r.State.Final(), Created: r.Created, Ended: r.Ended, Updated: r.Updated,
+	}
+	s.Cancelable, s.NotCancelable = cancelable(r)
+	return s
+}
+
+func (e *ended) summary(t *task) Summary {
+	s := Summary{
+		ID: t.id, Verb: t.verb.Name, Word: cmp.Or(t.verb.Word, t.verb.Name), Flow: e.flow, Tag: e.tag, State: e.state, Code: e.code,
+		Message: e.message, Progress: Progress{Done: e.done, Total: e.total}, Revertible: e.revertible, StopLost: e.stopLost,
+		Stopped: e.stopped, Created: t.created, Ended: time.UnixMicro(e.ended).UTC(), Updated: time.UnixMicro(e.updated).UTC(),
+	}
+	s.Cancelable, s.NotCancelable = cancelable(&record{State: e.state})
+	return s
+}
+
+func (t *task) view() (View, error) {
+	r, err := t.load()
+	if err != nil {
+		return View{}, err
+	}
 	v := View{
-		ID: r.ID, Verb: r.Verb, Word: t.verb.Word, Flow: r.Flow, Tag: r.Tag, Params: slices.Clone(r.Params), Who: r.Who,
-		State: r.State, Code: r.wireCode(), Message: t.message(r),
-		Progress:        t.progress.view(r.State == Running || r.State == Committing),
+		Summary: r.summary(t.verb), Params: slices.Clone(r.Params), Who: r.Who,
 		PointOfNoReturn: t.verb.Contract.PointOfNoReturn, DecidedBy: t.verb.Contract.DecidedBy,
-		PastPointOfNoReturn: r.State == Committing || r.State == Finished,
-		Revertible:          r.State == Failed && r.undoFailed() || r.State == Finished && t.verb.Contract.Revert != "",
-		CancelWithin:        t.verb.Contract.Bound,
-		StopAsked:           r.Stop.asked(), RevertAsked: r.Revert.asked(), StopLost: r.StopLost,
-		Stopped: r.Cause != nil && r.Cause.Kind == causeStop,
-		Residue: slices.Clone(r.Residue), Remainder: slices.Clone(r.Remains),
-		Created: r.Created, Started: r.Started, Ended: r.Ended, Updated: r.Updated, Deferred: r.Deferred,
+		PastPointOfNoReturn: r.State == Committing || r.State == Finished, CancelWithin: t.verb.Contract.Bound,
+		StopAsked: r.Stop.asked(), RevertAsked: r.Revert.asked(), PauseAsked: r.Paused.asked(), RevertAtEnd: r.AtEnd.asked(), Limit: r.Limit,
+		Residue: slices.Clone(r.Residue), Remainder: slices.Clone(r.Remains), Started: r.Started, Expires: r.Expires, Deferred: r.Deferred,
 	}
-	if v.Word == "" {
-		v.Word = r.Verb
-	}
-	v.Cancelable, v.NotCancelable = cancelable(r)
 	for _, s := range r.Steps {
 		v.Steps = append(v.Steps, StepView{s.Name, s.State, s.Started, s.Ended, s.CheckpointAt, s.Error})
 		if s.CheckpointAt.After(v.LastCheckpoint) {
@@ -163,22 +226,36 @@ func (t *task) view() View {
 		}
 	}
 	if r.State.Final() {
-		return v
+		return v, nil
 	}
-	v.Locks = ordered(t.plan.Locks)
+	v.Progress = t.progress.view((r.State == Running || r.State == Committing) && r.Paused == nil)
+	v.Message = t.message(r)
+	v.Locks = ordered(r.plan.Locks)
+	if w := t.waits(maxBehind); w != nil {
+		v.WaitsFor, v.WaitsBehind = w.sentences(), w.behind()
+	}
 	t.mu.Lock()
-	claim, workers, since := t.claim, slices.Clone(t.workers), t.stuckSince
+	workers, since := slices.Clone(t.workers), t.stuckSince
 	t.mu.Unlock()
-	if claim != nil {
-		v.WaitsBehind = t.engine.locks.behind(claim)
-	}
 	for _, w := range workers {
 		v.Pids = append(v.Pids, w.Pids()...)
 	}
 	if !since.IsZero() {
-		v.Stuck = &Stuck{since, t.holders()}
+		v.StuckSince, v.Stuck = since, &Stuck{since, t.holders()}
 	}
-	return v
+	return v, nil
+}
+
+// waits says what the task waits for before it can begin, or go on; nil = nothing. At most so many tasks are named that are in
+// the way of each lock.
+func (t *task) waits(most int) *waiting {
+	t.mu.Lock()
+	c := t.claim
+	t.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return t.engine.locks.waits(c, most)
 }
 
 func (q *request) asked() *Asked {
@@ -194,9 +271,11 @@ func (t *task) message(r *record) string {
 	case r.State.Final() && r.Message != "":
 		return r.Message
 	case r.State == Queued && r.Revert != nil:
-		return "waiting to be reverted"
+		return "waiting to be reverted" + t.waitsFor()
 	case r.State == Queued:
-		return "waiting for its locks or for a free slot"
+		return "waiting" + t.waitsFor()
+	case r.Paused != nil && (r.State == Running || r.State == Committing):
+		return "paused by " + r.Paused.Who + " at step " + r.Steps[r.current()].Name + t.waitsFor()
 	case r.State == Aborting && r.Cause != nil:
 		return r.Cause.Message + "; waiting until its work has ended"
 	case r.State == Recovering && r.Cause != nil:
@@ -205,4 +284,12 @@ func (t *task) message(r *record) string {
 		return string(r.State)
 	}
 	return "at step " + r.Steps[r.current()].Name
+}
+
+func (t *task) waitsFor() string {
+	w := t.waits(1)
+	if w == nil {
+		return ""
+	}
+	return " for " + strings.Join(w.sentences(), " and for ")
 }

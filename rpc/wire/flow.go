@@ -55,7 +55,7 @@ type FlowPage struct {
 // Flow is one entry of Flow.list.
 type Flow struct {
 	FlowID string `json:"flowID"`
-	Tasks  int    `json:"tasks"` // uncleared ones
+	Tasks  int    `json:"tasks"` // uncleared ones; 0 = it is only fenced
 	Fenced bool   `json:"fenced"`
 }
 
@@ -80,6 +80,11 @@ func LogOf(entries []store.Entry) []LogEntry {
 		out = append(out, LogEntry{e.At, e.Who, e.What})
 	}
 	return out
+}
+
+// FlowOf is a flow's entry.
+func FlowOf(f tasks.FlowView) Flow {
+	return Flow{FlowID: f.ID, Tasks: f.Tasks, Fenced: !f.Fenced.IsZero()}
 }
 
 // FlowTaskOf is what became of a task. One that was cleared meanwhile has no view any more.

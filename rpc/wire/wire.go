@@ -39,6 +39,7 @@ type Task struct {
 	Cancelable bool      `json:"cancelable"`
 	Revertible bool      `json:"revertible"`
 	Stuck      bool      `json:"stuck,omitempty"`
+	Paused     bool      `json:"paused,omitempty"`
 	Created    time.Time `json:"created"`
 	Ended      time.Time `json:"ended,omitzero"`
 }
@@ -67,9 +68,13 @@ type Details struct {
 	CancelWithin    float64   `json:"cancelWithin"` // seconds
 	Stop            *Asked    `json:"stop,omitempty"`
 	Revert          *Asked    `json:"revert,omitempty"`
+	RevertAtEnd     *Asked    `json:"revertAtEnd,omitempty"` // its flow was cancelled when it could not be stopped any more
+	Pause           *Asked    `json:"pause,omitempty"`
+	BytesPerSecond  int64     `json:"bytesPerSecond,omitempty"` // limit, 0 = none
 	StopLost        bool      `json:"stopLost,omitempty"`
 	Locks           []Lock    `json:"locks"`
-	WaitsBehind     []string  `json:"waitsBehind"`
+	WaitsFor        []string  `json:"waitsFor"`    // in words: locks that others have, or a slot
+	WaitsBehind     []string  `json:"waitsBehind"` // tasks that have, or will have before, a lock that it needs; 16 of each lock at most
 	Pids            []int     `json:"pids"`
 	StuckSince      time.Time `json:"stuckSince,omitzero"`
 	StuckHolders    []string  `json:"stuckHolders,omitempty"`
@@ -77,6 +82,7 @@ type Details struct {
 	Remainder       []string  `json:"remainder"`
 	Deferred        string    `json:"deferred,omitempty"` // the task that carries out what this one put off
 	Started         time.Time `json:"started,omitzero"`
+	Expires         time.Time `json:"expires,omitzero"` // a finished task can be reverted until then, if it is not cleared
 	Updated         time.Time `json:"updated"`
 }
 
@@ -138,30 +144,31 @@ var words = map[tasks.State][2]string{
 }
 
 // StatusOf is what engines see of a task.
-func StatusOf(v tasks.View) TaskStatus {
+func StatusOf(v tasks.Summary) TaskStatus {
 	w := words[v.State]
 	return TaskStatus{TaskID: v.ID, TaskState: w[0], TaskResult: w[1], Code: int(v.Code), Message: v.Message}
 }
 
 // InfoOf is what engines see of a task's verb.
-func InfoOf(v tasks.View) TaskInfo { return TaskInfo{ID: v.ID, Verb: v.Word} }
+func InfoOf(v tasks.Summary) TaskInfo { return TaskInfo{ID: v.ID, Verb: v.Word} }
 
 // TaskOf is a task's entry of Host.getAllTasks.
-func TaskOf(v tasks.View) Task {
+func TaskOf(v tasks.Summary) Task {
 	return Task{
 		ID: v.ID, Verb: v.Word, State: string(v.State), Code: int(v.Code), Message: v.Message, Result: words[v.State][1], Tag: v.Tag,
 		Method: v.Verb, Flow: v.Flow, Progress: progressOf(v.Progress), Cancelable: v.Cancelable, Revertible: v.Revertible,
-		Stuck: v.Stuck != nil, Created: v.Created, Ended: v.Ended,
+		Stuck: !v.StuckSince.IsZero(), Paused: v.Paused, Created: v.Created, Ended: v.Ended,
 	}
 }
 
 // DetailsOf is everything that is visible of a task.
 func DetailsOf(v tasks.View) Details {
 	d := Details{
-		Task: TaskOf(v), Params: v.Params, Who: v.Who, Steps: []Step{}, LastCheckpoint: v.LastCheckpoint, NotCancelable: v.NotCancelable,
+		Task: TaskOf(v.Summary), Params: v.Params, Who: v.Who, Steps: []Step{}, LastCheckpoint: v.LastCheckpoint, NotCancelable: v.NotCancelable,
 		PointOfNoReturn: v.PointOfNoReturn, Passed: v.PastPointOfNoReturn, DecidedBy: v.DecidedBy, CancelWithin: v.CancelWithin.Seconds(),
-		Stop: askedOf(v.StopAsked), Revert: askedOf(v.RevertAsked), StopLost: v.StopLost,
-		Locks: []Lock{}, WaitsBehind: OrEmpty(v.WaitsBehind), Pids: OrEmpty(v.Pids), Residue: OrEmpty(v.Residue), Remainder: OrEmpty(v.Remainder),
+		Stop: askedOf(v.StopAsked), Revert: askedOf(v.RevertAsked), RevertAtEnd: askedOf(v.RevertAtEnd), Pause: askedOf(v.PauseAsked),
+		BytesPerSecond: v.Limit, Expires: v.Expires, StopLost: v.StopLost,
+		Locks: []Lock{}, WaitsFor: OrEmpty(v.WaitsFor), WaitsBehind: OrEmpty(v.WaitsBehind), Pids: OrEmpty(v.Pids), Residue: OrEmpty(v.Residue), Remainder: OrEmpty(v.Remainder),
 		Deferred: v.Deferred, Started: v.Started, Updated: v.Updated,
 	}
 	for _, s := range v.Steps {
