@@ -54,11 +54,11 @@ func TestPacer(t *testing.T) {
 		p.limit.Store(1)
 		p.take(3, still)
 		took(3 * time.Second)
-		time.AfterFunc(20*time.Second, func() { p.limit.Store(mib) })
-		p.take(10*mib, still) // ten million seconds with the first limit
+		time.AfterFunc(20500*time.Millisecond, func() { p.limit.Store(mib) })
+		p.take(10*mib, still)  // ten million seconds with the first limit
 		took(31 * time.Second) // it waits for a whole byte
 		p.limit.Store(1)
-		time.AfterFunc(20*time.Second, func() { p.limit.Store(0) })
+		time.AfterFunc(20500*time.Millisecond, func() { p.limit.Store(0) })
 		p.take(mib, still)
 		took(21 * time.Second)
 		p.limit.Store(mib)
