@@ -83,7 +83,7 @@ func TestVersion1BecomesCurrent(t *testing.T) {
 func TestHistoryUsesItsIndex(t *testing.T) {
 	s := mustOpen(t, newPath(t), Options{})
 	mustCommit(t, s, Change{Put: []Record{cleared(1)}})
-	for _, st := range []*sqlite3.Stmt{s.r.history.keys, s.r.live.keys, s.w.old, s.r.oldest, s.r.count} {
+	for _, st := range []*sqlite3.Stmt{s.r.history.keys, s.r.history.rows, s.r.live.keys, s.r.live.rows, s.w.old, s.r.oldest, s.r.count} {
 		var plan []string
 		err := queryAll(s.r.conn, "EXPLAIN QUERY PLAN "+st.SQL(), func(st *sqlite3.Stmt) error {
 			plan = append(plan, st.ColumnText(3))
