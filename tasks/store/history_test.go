@@ -121,7 +121,7 @@ func TestPruneSteps(t *testing.T) {
 			var steps []int
 			for at, end := (place{at: -1}), false; !end; {
 				err := s.send(0, func(w *writer) error {
-					p, err := w.prune(at, place{at: int64(n)})
+					p, err := w.prune(at, place{at: int64(n)}, pruneRecords)
 					steps, at, end = append(steps, p.records), p.at, p.end
 					return err
 				})
