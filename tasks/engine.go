@@ -290,12 +290,18 @@ func (e *Engine) known(s Submission) (bool, error) {
 		}
 		return false, code.Errorf(code.AddTask, "task %s exists with another verb or other parameters; choose another id", s.ID)
 	}
-	_, err := e.store.Get(s.ID)
+	row, err := e.store.Get(s.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	case err != nil:
 		return false, storeError(err)
+	case !row.Cleared: // an earlier submit was answered "unknown", and is there
+		if t, err = e.restore(row); err != nil {
+			return false, err
+		}
+		e.register(t)
+		return e.known(s)
 	}
 	return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
 }
