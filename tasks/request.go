@@ -194,7 +194,7 @@ func (t *task) revertible() (again bool, err error) {
 	r := t.record()
 	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
-	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+	case r.Revert != nil && !r.State.Final(), r.State == Recovered && (reverted || r.Revert != nil):
 		return true, nil
 	case !r.State.Final():
 		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
