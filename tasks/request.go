@@ -45,6 +45,8 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
 		case r.State == Failed:
 			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
+		case r.State == Cleared:
+			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
 		default:
 			return code.Errorf(code.TaskState, "the task has finished; Task.revert undoes it")
 		}
@@ -255,11 +257,10 @@ func (e *Engine) Clear(id, who string) error {
 		r.State = Cleared
 		return nil
 	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-	if err != nil {
-		return err
+	if t.state() == Cleared { // by this clear, or by an earlier one whose answer was unknown
+		e.mu.Lock()
+		delete(e.tasks, id)
+		e.mu.Unlock()
 	}
-	e.mu.Lock()
-	delete(e.tasks, id)
-	e.mu.Unlock()
-	return nil
+	return err
 }
