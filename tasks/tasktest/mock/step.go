@@ -62,6 +62,8 @@ func (m *step) do(ctx context.Context, s *tasks.Scope) error {
 		panic("a knob says so")
 	case m.k.DecidedBy != "":
 		return m.decided(ctx, s, effect)
+	case ctx.Err() != nil && !m.k.IgnoresStop:
+		return context.Cause(ctx)
 	case m.k.Refused:
 		if err := m.failure(effect, 1); err != nil {
 			return err // a refusal leaves nothing

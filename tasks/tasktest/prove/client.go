@@ -260,7 +260,7 @@ func (r *run) revert(v *tasks.View) error {
 	if v.State == tasks.Failed {
 		return nil
 	}
-	finished := v.State == tasks.Finished
+	finished := v.State == tasks.Finished || r.revertAsked // one that was mended answers again
 	asked, err := r.undo(v)
 	if err != nil {
 		return err

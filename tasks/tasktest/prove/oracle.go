@@ -114,8 +114,8 @@ func (r *run) checkEffect(p *process, id, effect string) {
 	case rec.State != tasks.StepStarted:
 		r.violation("order", "%s: its plan is not recorded", where)
 	case d.State == tasks.Aborting:
-		if c.state == tasks.Aborting && step.DecidedBy == "" {
-			r.violation("G2", "%s: it began after the stop was recorded", where)
+		if p.aborting && step.DecidedBy == "" {
+			r.violation("G2", "%s: the stop was recorded before this process began", where)
 		}
 	case d.State == tasks.Committing:
 	case d.State != tasks.Running:
@@ -179,8 +179,20 @@ func (r *run) checkCommit(p *process, c store.Change) {
 				r.violation("G4", "the task becomes %s while these are alive: %v", to, alive)
 			}
 		}
+		if from == tasks.Aborting && to == tasks.Aborting {
+			r.checkNoStart(decode(before), decode(*row))
+		}
 		if row.ID == mainID {
 			r.checkStop(p, before.Body, row)
+		}
+	}
+}
+
+// checkNoStart sees to it that no step starts after a stop.
+func (r *run) checkNoStart(before, after *durable) {
+	for i := range after.Steps {
+		if before.Steps[i].State == tasks.StepWaiting && after.Steps[i].State != tasks.StepWaiting {
+			r.violation("G2", "step %s starts after the stop was recorded", after.Steps[i].Name)
 		}
 	}
 }

@@ -21,6 +21,8 @@ type process struct {
 	ctx    context.Context // ends when the process dies or shuts down
 	cancel context.CancelFunc
 	token  chan struct{} // one point at a time looks
+	// aborting: the stop of the task was on stable storage before this process began.
+	aborting bool
 
 	// guarded by run.mu
 	dead     bool // it crashed
@@ -35,8 +37,7 @@ type process struct {
 // call is a function of a step that is at work.
 type call struct {
 	phase phase
-	step  int // -1 = outside of steps
-	state tasks.State
+	step  int
 }
 
 type phase string
@@ -55,6 +56,7 @@ func (r *run) start() {
 	p := &process{run: r, token: make(chan struct{}, 1), calls: map[string]*call{}, plans: map[string]*tasks.Plan{},
 		effects: map[string]bool{}, repeated: map[string]int{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.aborting = r.proc != nil && r.durableState(mainID) == tasks.Aborting
 	r.store.OnCommit = p.onCommit
 	var verbs []*tasks.Verb
 	for _, v := range r.world.Verbs(p.gate) {
@@ -143,10 +145,9 @@ func (p *process) wrapStep(i int, step tasks.Step) tasks.Step {
 func (p *process) enter(s *tasks.Scope, ph phase, step int) (leave func()) {
 	p.run.settle()
 	id := s.TaskID()
-	state := p.run.durableState(id)
 	p.run.mu.Lock()
 	defer p.run.mu.Unlock()
-	p.calls[id] = &call{ph, step, state}
+	p.calls[id] = &call{ph, step}
 	return func() {
 		p.run.mu.Lock()
 		defer p.run.mu.Unlock()
