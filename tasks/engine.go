@@ -109,6 +109,11 @@ func (e *Engine) Start(left map[string][]Worker) error {
 			t.enter()
 		}
 	}
+	for _, t := range found { // here, so that those that wait keep their order
+		if t.state() == Queued {
+			t.enter()
+		}
+	}
 	for _, t := range found {
 		if t.state().Final() {
 			continue
