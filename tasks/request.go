@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -181,14 +182,46 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		return nil
 	})
 	if err != nil {
+		if errors.Is(err, store.ErrUnknown) {
+			keep = true
+			e.spawn(func() { t.settleRevert(claim) })
+		}
 		return err
 	}
 	keep = true
-	t.mu.Lock()
-	t.claim = claim
-	t.mu.Unlock()
-	e.start(t)
+	t.beginWith(claim)
 	return nil
+}
+
+// beginWith lets a task run that has its locks.
+func (t *task) beginWith(c *claim) {
+	t.mu.Lock()
+	t.claim = c
+	t.mu.Unlock()
+	t.engine.start(t)
+}
+
+// settleRevert finds out whether a revert was recorded whose answer was "unknown", and lets it run if it was. Until then it has
+// the locks.
+func (t *task) settleRevert(c *claim) {
+	for {
+		t.lock <- struct{}{}
+		err := t.settleDoubt()
+		<-t.lock
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(retryFirst):
+		case <-t.engine.closing:
+			return
+		}
+	}
+	if t.state() == Queued {
+		t.beginWith(c)
+	} else {
+		t.engine.locks.leave(c)
+	}
 }
 
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
