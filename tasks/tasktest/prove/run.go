@@ -3,6 +3,7 @@ package prove
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -59,6 +60,13 @@ type trace struct {
 	lines  []string
 	points []string
 }
+
+// ordered are the lines whose order the seed decides: all but those of rivals, who go on by themselves.
+func (t *trace) ordered() []string {
+	return slices.DeleteFunc(slices.Clone(t.lines), func(line string) bool { return strings.Contains(line, rivalMark) })
+}
+
+const rivalMark = "effect of the rival"
 
 // result is what comes of a run.
 type result struct {
