@@ -53,7 +53,7 @@ const compareEvery = 50
 // compare fails if two runs of a seed differ.
 func (e *enumeration) compare(sd seed) {
 	one, two := e.subject.play(e.t, sd, false, true), e.subject.play(e.t, sd, false, true)
-	first, second := one.trace.ordered(), two.trace.ordered()
+	first, second := one.trace.essence(), two.trace.essence()
 	for i := range max(len(first), len(second)) {
 		if a, b := line(first, i), line(second, i); a != b {
 			e.broken++

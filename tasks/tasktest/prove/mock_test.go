@@ -105,7 +105,7 @@ func mockCases() []prove.Case {
 		mockCase("worker, stubborn", a, step("b", worker(mock.Stubborn), pace(s))),
 		mockCase("worker, stubborn, then slices", step("copy", worker(mock.Stubborn), pace(s), slices(2))),
 		mockCase("two workers", step("a", worker(mock.Polite), pace(s)), step("b", worker(mock.Stubborn), pace(s))),
-		mockCase("worker, deaf", step("b", worker(mock.Polite), deaf, pace(s)), b),
+		mockCase("worker, deaf", step("b", worker(mock.Polite), deaf, pace(s)), step("c")),
 		mockCase("worker past the point of no return", a, step("switch", noReturn, worker(mock.Stubborn), pace(s))),
 
 		mockCase("point of no return first", step("switch", noReturn), b),

@@ -54,7 +54,7 @@ func (p *process) rivalEffect(id string) error {
 	if id != holderID && state != "" && !state.Final() {
 		p.run.violation("G12", "the rival has its effect while the record of the task says %s", state)
 	}
-	p.run.tracef("  %s %s", rivalMark, id[30:])
+	p.run.tracef("  effect of the rival %s", id[30:])
 	return nil
 }
 

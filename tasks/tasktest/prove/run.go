@@ -3,7 +3,6 @@ package prove
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,12 +60,9 @@ type trace struct {
 	points []string
 }
 
-// ordered are the lines whose order the seed decides: all but those of rivals, who go on by themselves.
-func (t *trace) ordered() []string {
-	return slices.DeleteFunc(slices.Clone(t.lines), func(line string) bool { return strings.Contains(line, rivalMark) })
-}
-
-const rivalMark = "effect of the rival"
+// essence is what the seed decides: the points in their order, and all lines in any. What is said between two points, by
+// clients and rivals that go on by themselves, may be in another order in another run.
+func (t *trace) essence() []string { return append(slices.Clone(t.points), slices.Sorted(slices.Values(t.lines))...) }
 
 // result is what comes of a run.
 type result struct {
