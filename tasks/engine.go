@@ -284,20 +284,25 @@ func (e *Engine) known(s Submission) (bool, error) {
 	e.mu.Lock()
 	t := e.tasks[s.ID]
 	e.mu.Unlock()
-	if t != nil {
-		if r := t.record(); r.Verb == s.Verb && string(r.Params) == string(s.Params) {
-			return true, nil
+	if t == nil {
+		row, err := e.store.Get(s.ID)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return false, nil
+		case err != nil:
+			return false, storeError(err)
+		case row.Cleared:
+			return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
 		}
-		return false, code.Errorf(code.AddTask, "task %s exists with another verb or other parameters; choose another id", s.ID)
+		if t, err = e.restore(row); err != nil {
+			return false, code.Errorf(code.AddTask, "there is a record of task %s that cannot be understood; choose another id: %w", s.ID, err)
+		}
+		e.register(t) // its submit was answered with "unknown"
 	}
-	_, err := e.store.Get(s.ID)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, storeError(err)
+	if r := t.record(); r.Verb == s.Verb && string(r.Params) == string(s.Params) {
+		return true, nil
 	}
-	return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
+	return false, code.Errorf(code.AddTask, "task %s exists with another verb or other parameters; choose another id", s.ID)
 }
 
 // alsoSubmit adds the task that s asks for, if any, to a change of r.
@@ -375,5 +380,15 @@ func (e *Engine) find(id string) (*task, error) {
 	if t, ok := e.tasks[id]; ok {
 		return t, nil
 	}
-	return nil, code.Errorf(code.UnknownTask, "there is no task %s (it may have been cleared)", id)
+	return nil, unknownTask(id)
+}
+
+func (e *Engine) forget(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.tasks, id)
+}
+
+func unknownTask(id string) error {
+	return code.Errorf(code.UnknownTask, "there is no task %s (it may have been cleared)", id)
 }

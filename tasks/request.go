@@ -135,6 +135,11 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 	if err != nil {
 		return err
 	}
+	done, err := e.reserve(ctx, id) // two reverts at once would be in each other's way
+	if err != nil {
+		return err
+	}
+	defer done()
 	if again, err := t.revertible(); again || err != nil {
 		return err
 	}
@@ -161,7 +166,12 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 	if err := t.unused(ctx); err != nil {
 		return err
 	}
+	again := false
 	err = t.change(who, "revert asked for", func(r *record) error {
+		if r.Revert != nil && (!r.State.Final() || r.State == Recovered) {
+			again = true // by a request that was answered with "unknown"
+			return errStopped
+		}
 		if r.State != Finished && r.State != Failed {
 			return code.Errorf(code.TaskState, "somebody else has reverted or cleared the task meanwhile")
 		}
@@ -178,6 +188,9 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		}
 		return nil
 	})
+	if again {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -192,9 +205,8 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
 func (t *task) revertible() (again bool, err error) {
 	r := t.record()
-	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
-	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+	case r.Revert != nil && (!r.State.Final() || r.State == Recovered):
 		return true, nil
 	case !r.State.Final():
 		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
@@ -226,11 +238,14 @@ func (t *task) beginRevert(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return t.ended(ctx)
 		}
-		return t.persist("revert refused: "+refused.Error(), func(r *record) error {
+		return t.unlessStopped(t.persist("revert refused: "+refused.Error(), func(r *record) error {
+			if r.State != Queued {
+				return errStopped
+			}
 			r.State, r.Revert, r.Cause = Finished, nil, nil
 			r.Message = "finished; not reverted: " + refused.Error()
 			return nil
-		})
+		}))
 	}
 	return t.persist("the undo begins", func(r *record) error {
 		r.State = Recovering
@@ -245,21 +260,11 @@ func (e *Engine) Clear(id, who string) error {
 	if err != nil {
 		return err
 	}
-	err = t.change(who, "cleared", func(r *record) error {
+	return t.change(who, "cleared", func(r *record) error {
 		if !r.State.Final() {
 			return code.Errorf(code.TaskState, "the task has not ended (%s); stop it or wait for it, then clear it", r.State)
-		}
-		if r.State == Cleared {
-			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
 		}
 		r.State = Cleared
 		return nil
 	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	delete(e.tasks, id)
-	e.mu.Unlock()
-	return nil
 }

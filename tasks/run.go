@@ -235,6 +235,9 @@ func (t *task) commitFailed(ctx context.Context, i int, failure error) (over boo
 	var permanent *permanentError
 	if errors.As(failure, &permanent) {
 		return true, t.persist("cannot be completed: "+failure.Error(), func(r *record) error {
+			if r.State != Committing {
+				return errStopped // an earlier try was recorded after all
+			}
 			r.Cause = &cause{causeError, code.Of(failure), failure.Error(), step.Name}
 			r.Residue = append(r.Residue, permanent.residue...)
 			r.end(Failed, failure.Error())
@@ -303,7 +306,7 @@ func (t *task) finish(ctx context.Context) error {
 		}
 	}
 	return t.unlessStopped(t.persist("finished", func(r *record) error {
-		if r.State == Aborting {
+		if r.State != Running && r.State != Committing {
 			return errStopped
 		}
 		r.stepsDone(len(r.Steps), time.Now().UTC())

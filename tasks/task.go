@@ -73,6 +73,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 		return err
 	}
 	before := t.record()
+	if before.State == Cleared {
+		return unknownTask(before.ID)
+	}
 	after := before.clone()
 	if err := mutate(after); err != nil {
 		return err
@@ -116,7 +119,8 @@ func (t *task) settleDoubt() error {
 		return storeError(err)
 	}
 	t.doubt = false
-	if row.Version == t.record().version {
+	before := t.record()
+	if row.Version == before.version {
 		return nil
 	}
 	after, err := readRecord(row)
@@ -124,6 +128,9 @@ func (t *task) settleDoubt() error {
 		return err
 	}
 	t.publish(after)
+	if before.State.Final() && !after.State.Final() {
+		t.engine.start(t) // a revert was recorded: it goes on as after a restart
+	}
 	return nil
 }
 
@@ -135,6 +142,9 @@ func (t *task) publish(r *record) {
 	}
 	if r.Deferred != t.record().Deferred {
 		t.engine.adopt(r.Deferred)
+	}
+	if r.State == Cleared {
+		t.engine.forget(r.ID)
 	}
 	before := t.rec.Swap(r)
 	if before.State != r.State {

@@ -55,7 +55,10 @@ func (t *task) undo() error {
 			}
 		}
 	}
-	return t.persist("the undo has ended", func(r *record) error {
+	return t.unlessStopped(t.persist("the undo has ended", func(r *record) error {
+		if r.State != Recovering {
+			return errStopped // an earlier try was recorded after all
+		}
 		for i := range r.Steps {
 			if r.pending(i) {
 				r.Steps[i].State = StepUndone // a bare one
@@ -72,7 +75,7 @@ func (t *task) undo() error {
 			return nil // what could not be put back must not be destroyed
 		}
 		return t.deferred(r, c, r.endOfUndo())
-	})
+	}))
 }
 
 // pending says whether a step may have had an effect that is neither undone nor found impossible to undo.

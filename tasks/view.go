@@ -70,7 +70,11 @@ func (e *Engine) Get(id string) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	return t.view(), nil
+	v := t.view()
+	if v.State == Cleared {
+		return View{}, unknownTask(id)
+	}
+	return v, nil
 }
 
 // Filter selects tasks; zero values select all.
