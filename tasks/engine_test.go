@@ -100,7 +100,10 @@ func (b *bench) expect(v tasks.View, state tasks.State, c code.Code, effects ...
 	}
 }
 
-func encode(t *testing.T, v any) json.RawMessage {
+func encode(t interface {
+	Helper()
+	Fatal(args ...any)
+}, v any) json.RawMessage {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	if err != nil {
