@@ -23,7 +23,7 @@ type phase struct {
 	lost      bool        // a stop was recorded, and the program that decides had finished
 	reverting bool        // a revert was recorded
 	past      bool        // it failed past its point of no return
-	doubt     verb        // what was answered with "unknown": it may come true at any time
+	doubt     request     // what was answered with "unknown": it may come true at any time
 }
 
 const absent tasks.State = ""
@@ -45,7 +45,8 @@ type request struct {
 	verb   verb
 	other  bool // submit: with other parameters
 	fenced bool // submit: its flow is cancelled
-	inUse  bool // revert: the result is in use, or a live task has one of its locks
+	locked bool // revert: a live task has one of its locks
+	used   bool // revert: the result is in use
 }
 
 // answer is what the engine said.
@@ -108,10 +109,10 @@ func (t traits) moves(p phase) (next []phase) {
 		to(true, tasks.Recovered)
 		to(t.stays, tasks.Failed)
 	}
-	if p.doubt != "" {
+	if p.doubt != (request{}) {
 		n := p
-		n.doubt = ""
-		if refused, done := t.decide(n, request{verb: p.doubt}); refused == 0 {
+		n.doubt = request{}
+		if refused, done := t.decide(n, p.doubt); refused == 0 {
 			next = append(next, done)
 		}
 	}
@@ -151,7 +152,7 @@ func (t traits) decide(p phase, q request) (code.Code, phase) {
 			return code.TaskNotFinished, p
 		case p.at == tasks.Recovered, p.past, p.at == tasks.Finished && t.final:
 			return code.NotRevertible, p
-		case q.inUse:
+		case q.locked, q.used && p.at == tasks.Finished:
 			return code.TaskState, p
 		}
 		n.at, n.reverting = tasks.Queued, true
@@ -203,7 +204,7 @@ func (ps phases) after(t traits, q request, a answer) phases {
 		switch {
 		case a.code == code.TaskPersist && refused == 0 && n != p: // it was to be recorded
 			if n = p; a.unknown {
-				n.doubt = q.verb
+				n.doubt = q
 			}
 		case a.code != refused, a.code == 0 && !p.sees(q, a):
 			continue
@@ -219,7 +220,7 @@ func (ps phases) after(t traits, q request, a answer) phases {
 func (ps phases) certain(t traits) phases {
 	var all phases
 	for _, p := range ps.later(t) {
-		if p.doubt = ""; !slices.Contains(all, p) {
+		if p.doubt = (request{}); !slices.Contains(all, p) {
 			all = append(all, p)
 		}
 	}
