@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,6 +129,9 @@ func (e *Engine) restore(row store.Record) (*task, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !slices.ContainsFunc(Transitions, func(t Transition) bool { return t.From == r.State && t.From != Init }) {
+		return nil, fmt.Errorf("no stored task can be in the state %q", r.State)
+	}
 	v, ok := e.verbs[r.Verb]
 	if !ok {
 		return nil, fmt.Errorf("there is no verb %q", r.Verb)
@@ -142,6 +146,9 @@ func (e *Engine) restore(row store.Record) (*task, error) {
 	for i, s := range plan.Steps {
 		if s.Name != r.Steps[i].Name {
 			return nil, fmt.Errorf("step %d is %q, in the record %q", i+1, s.Name, r.Steps[i].Name)
+		}
+		if !slices.Contains([]StepState{StepWaiting, StepStarted, StepDone, StepUndone, StepUndoFailed}, r.Steps[i].State) {
+			return nil, fmt.Errorf("no step can be in the state %q", r.Steps[i].State)
 		}
 	}
 	return newTask(e, v, plan, r), nil

@@ -92,6 +92,7 @@ func TestLinearizable(t *testing.T) {
 						if rng.IntN(2) > 0 {
 							continue
 						}
+						params.Locks = []string{"image/" + id}
 						o := porcupine.Operation{ClientId: client, Call: time.Since(start).Nanoseconds()}
 						o.Input, o.Output = ask(t, e, id, params, rng)
 						o.Return = time.Since(start).Nanoseconds()
