@@ -212,7 +212,7 @@ func (e *ended) summary(t *task) Summary {
 }
 
 func (t *task) view() (View, error) {
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return View{}, err
 	}
