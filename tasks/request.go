@@ -225,6 +225,9 @@ func (t *task) revertible() (again bool, err error) {
 // unused asks the verb whether the result may have been used since the finish (G8). The caller holds the task's locks.
 func (t *task) unused(ctx context.Context) error {
 	r := t.record()
+	if r.State == Cleared {
+		return unknownTask(r.ID) // since revertible looked
+	}
 	if r.State == Failed || r.Revert != nil && r.Revert.Retry || t.plan.Unused == nil {
 		return nil
 	}
