@@ -109,6 +109,11 @@ func (e *Engine) Start(left map[string][]Worker) error {
 			t.enter()
 		}
 	}
+	for _, t := range found { // here, so that those that wait keep their order
+		if t.state() == Queued {
+			t.enter()
+		}
+	}
 	for _, t := range found {
 		if t.state().Final() {
 			continue
@@ -290,12 +295,18 @@ func (e *Engine) known(s Submission) (bool, error) {
 		}
 		return false, code.Errorf(code.AddTask, "task %s exists with another verb or other parameters; choose another id", s.ID)
 	}
-	_, err := e.store.Get(s.ID)
+	row, err := e.store.Get(s.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	case err != nil:
 		return false, storeError(err)
+	case !row.Cleared: // an earlier submit was answered "unknown", and is there
+		if t, err = e.restore(row); err != nil {
+			return false, err
+		}
+		e.register(t)
+		return e.known(s)
 	}
 	return false, code.Errorf(code.AddTask, "task %s was cleared and is in the history; choose another id", s.ID)
 }

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,6 +46,8 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
 		case r.State == Failed:
 			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
+		case r.State == Cleared:
+			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
 		default:
 			return code.Errorf(code.TaskState, "the task has finished; Task.revert undoes it")
 		}
@@ -179,14 +182,46 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		return nil
 	})
 	if err != nil {
+		if errors.Is(err, store.ErrUnknown) {
+			keep = true
+			e.spawn(func() { t.settleRevert(claim) })
+		}
 		return err
 	}
 	keep = true
-	t.mu.Lock()
-	t.claim = claim
-	t.mu.Unlock()
-	e.start(t)
+	t.beginWith(claim)
 	return nil
+}
+
+// beginWith lets a task run that has its locks.
+func (t *task) beginWith(c *claim) {
+	t.mu.Lock()
+	t.claim = c
+	t.mu.Unlock()
+	t.engine.start(t)
+}
+
+// settleRevert finds out whether a revert was recorded whose answer was "unknown", and lets it run if it was. Until then it has
+// the locks.
+func (t *task) settleRevert(c *claim) {
+	for {
+		t.lock <- struct{}{}
+		err := t.settleDoubt()
+		<-t.lock
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(retryFirst):
+		case <-t.engine.closing:
+			return
+		}
+	}
+	if t.state() == Queued {
+		t.beginWith(c)
+	} else {
+		t.engine.locks.leave(c)
+	}
 }
 
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
@@ -194,7 +229,7 @@ func (t *task) revertible() (again bool, err error) {
 	r := t.record()
 	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
-	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+	case r.Revert != nil && !r.State.Final(), r.State == Recovered && (reverted || r.Revert != nil):
 		return true, nil
 	case !r.State.Final():
 		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
@@ -255,11 +290,10 @@ func (e *Engine) Clear(id, who string) error {
 		r.State = Cleared
 		return nil
 	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-	if err != nil {
-		return err
+	if t.state() == Cleared { // by this clear, or by an earlier one whose answer was unknown
+		e.mu.Lock()
+		delete(e.tasks, id)
+		e.mu.Unlock()
 	}
-	e.mu.Lock()
-	delete(e.tasks, id)
-	e.mu.Unlock()
-	return nil
+	return err
 }

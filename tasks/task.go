@@ -22,9 +22,10 @@ type task struct {
 
 	// lock orders the changes of the record. It is a channel, not a mutex, so that a bubble of testing/synctest sees
 	// who waits for it. Whoever holds it may wait for the store, and for nothing else.
-	lock  chan struct{}
-	doubt bool                   // the last change's fate is unknown: look before the next; guarded by lock
-	rec   atomic.Pointer[record] // what the store has; replaced, never changed
+	lock   chan struct{}
+	doubt  *record                // a change whose fate is unknown: look before the next; guarded by lock
+	landed *record                // the last one that was found to be there after all; guarded by lock
+	rec    atomic.Pointer[record] // what the store has; replaced, never changed
 
 	progress progress
 
@@ -97,7 +98,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 		c.Log = append(c.Log, store.Entry{Task: after.ID, At: after.Updated, Who: who, What: what})
 	}
 	if err := t.engine.store.Commit(c); err != nil {
-		t.doubt = errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
+		if errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict) {
+			t.doubt = after
+		}
 		return storeError(err)
 	}
 	after.version = row.Version
@@ -108,14 +111,15 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 // settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. The caller
 // holds lock.
 func (t *task) settleDoubt() error {
-	if !t.doubt {
+	if t.doubt == nil {
 		return nil
 	}
 	row, err := t.engine.store.Get(t.record().ID)
 	if err != nil {
 		return storeError(err)
 	}
-	t.doubt = false
+	doubted := t.doubt
+	t.doubt = nil
 	if row.Version == t.record().version {
 		return nil
 	}
@@ -123,6 +127,7 @@ func (t *task) settleDoubt() error {
 	if err != nil {
 		return err
 	}
+	t.landed = doubted
 	t.publish(after)
 	return nil
 }
@@ -164,8 +169,19 @@ func (t *task) turn() <-chan struct{} {
 // persist is change by the agent itself, for the task's own goroutine, which cannot go on without: it tries again until the store has it, the
 // task is not in a state where it applies, or the agent shuts down.
 func (t *task) persist(what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+	var mine *record
+	once := func(r *record) error {
+		if mine != nil && t.landed == mine {
+			return errLanded
+		}
+		mine = r
+		return mutate(r)
+	}
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := t.change(agentItself, what, mutate, also...)
+		err := t.change(agentItself, what, once, also...)
+		if errors.Is(err, errLanded) {
+			return nil
+		}
 		if code.Of(err) != code.TaskPersist {
 			return err
 		}
@@ -177,6 +193,9 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 		}
 	}
 }
+
+// errLanded: a change whose fate was unknown is there.
+var errLanded = errors.New("the change was recorded")
 
 const (
 	retryFirst = 50 * time.Millisecond
