@@ -119,10 +119,14 @@ func (st *Storage) planCreate(id string, raw json.RawMessage) (*tasks.Plan, erro
 	if !p.Legal {
 		legality = domain.Illegal
 	}
+	var shared []volumeRef
+	if t.shares(p.source()) {
+		shared = append(shared, p.source())
+	}
 	return &tasks.Plan{
 		Tag: tag(p.Pool), Locks: locks,
 		Steps: []tasks.Step{
-			st.createCheck(p), t.imageStep(), t.shareStep(p.source()), t.fileStep(), t.allocateStep(), t.bitmapStep(p),
+			st.createCheck(p), t.imageStep(shared...), t.shareStep(p.source()), t.fileStep(), t.allocateStep(), t.bitmapStep(p),
 			t.metadataStep(legality), t.parentStep(),
 		},
 		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,

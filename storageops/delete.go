@@ -225,6 +225,7 @@ func (x *deletion) illegalStep() tasks.Step {
 			})
 		}
 	}
+	back := set(func(p legalityWas) string { return p.Legality })
 	return tasks.Step{
 		Name: "illegal",
 		Plan: func(_ context.Context, s *tasks.Scope) (any, error) {
@@ -234,8 +235,20 @@ func (x *deletion) illegalStep() tasks.Step {
 			_, m, err := x.st.readable(x.volumeRef)
 			return legalityWas{m.Legality}, err
 		},
-		Do:   set(func(legalityWas) string { return domain.Illegal }),
-		Undo: set(func(p legalityWas) string { return p.Legality }),
+		Do: set(func(legalityWas) string { return domain.Illegal }),
+		Undo: func(ctx context.Context, s *tasks.Scope) error {
+			d, err := x.st.domains.Get(x.Domain)
+			if err != nil {
+				return err
+			}
+			// What did not come back whole is told by the files that the manifest names: rewritten metadata is none of them.
+			if left, err := d.Trash().Has(x.task); err != nil {
+				return err
+			} else if left {
+				return code.Errorf(code.VolumeMetadataWrite, "%s stays %s until all of it is back from the trash", x.volumeRef, domain.Illegal)
+			}
+			return back(ctx, s)
+		},
 	}
 }
 

@@ -90,8 +90,9 @@ func (t *target) undoNew(remove func(storageDomain) error) func(context.Context,
 	}
 }
 
-// imageStep makes the image's directory.
-func (t *target) imageStep() tasks.Step {
+// imageStep makes the image's directory. With what the task puts into it still there, since its undo failed, the directory
+// cannot go either and is residue too, so that a later revert comes back to it. shared are templates that are linked into it.
+func (t *target) imageStep(shared ...volumeRef) tasks.Step {
 	return tasks.Step{
 		Name: stepImage,
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
@@ -112,13 +113,28 @@ func (t *target) imageStep() tasks.Step {
 			}
 			return err
 		},
-		Undo: t.undoNew(func(d storageDomain) error { return d.RemoveImageDirIfEmpty(t.Image) }),
+		Undo: t.undoNew(func(d storageDomain) error {
+			if err := d.RemoveImageDirIfEmpty(t.Image); err != nil {
+				return err
+			}
+			for _, v := range append(shared, t.volumeRef) {
+				if err := vacant(d, volumeRef{t.Domain, t.Image, v.Volume}); err != nil {
+					return code.Errorf(code.ImageDelete, "image %s stays as long as what this task has put into it: %w", t.Image, err)
+				}
+			}
+			return nil
+		}),
 	}
+}
+
+// shares says whether the parent is a template of another image.
+func (t *target) shares(parent volumeRef) bool {
+	return parent.Volume != domain.BlankUUID && parent.Volume != "" && parent.Image != t.Image
 }
 
 // shareStep links a template of another image into this one. Without such a parent it does nothing.
 func (t *target) shareStep(parent volumeRef) tasks.Step {
-	shares := parent.Volume != domain.BlankUUID && parent.Volume != "" && parent.Image != t.Image
+	shares := t.shares(parent)
 	return tasks.Step{
 		Name: "share-template",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
