@@ -24,6 +24,9 @@ type node struct {
 	mtime, ctime int64
 }
 
+// touch notes a change. Changes become safe in another order than they were made in; the latest counts.
+func (n *node) touch(at int64) { n.ctime = max(n.ctime, at) }
+
 // state is all that is on a disk, also what has no name (any more).
 type state map[inode]*node
 
@@ -152,10 +155,10 @@ func (d *disk) sync(ino inode) {
 		}
 	}
 	// What was changed on something that is gone for good can make no difference.
-	found := maps.Clone(d.held)
-	d.now.reach(topDir, found)
-	d.safe.reach(topDir, found)
-	d.open = slices.DeleteFunc(open, func(c change) bool { return !found[c.on] })
+	now, safe := map[inode]bool{}, map[inode]bool{}
+	d.now.reach(topDir, now)
+	d.safe.reach(topDir, safe)
+	d.open = slices.DeleteFunc(open, func(c change) bool { return !now[c.on] && !safe[c.on] && !d.held[c.on] })
 }
 
 // hold returns a new file without a name.
@@ -219,7 +222,8 @@ func (d *disk) fill(ino inode, edit func(n *node)) change {
 	return change{ino, []inode{ino}, func(s state) {
 		n := s.at(ino)
 		edit(n)
-		n.mtime, n.ctime = at, at
+		n.mtime = max(n.mtime, at)
+		n.touch(at)
 	}}
 }
 
@@ -227,7 +231,8 @@ func (d *disk) chmod(ino inode, mode fs.FileMode) change {
 	at := d.tick()
 	return change{ino, []inode{ino}, func(s state) {
 		n := s.at(ino)
-		n.mode, n.ctime = n.mode&fs.ModeDir|mode, at
+		n.mode = n.mode&fs.ModeDir | mode
+		n.touch(at)
 	}}
 }
 
@@ -236,7 +241,7 @@ func (d *disk) link(dir inode, name string, ino inode) change {
 	at := d.tick()
 	return change{dir, []inode{dir}, func(s state) {
 		s.dir(dir).names[name] = ino
-		s.at(ino).ctime = at
+		s.at(ino).touch(at)
 	}}
 }
 
@@ -256,7 +261,7 @@ func (d *disk) rename(from inode, name string, to inode, newName string, ino ino
 		if s.dir(from).names[name] == ino {
 			delete(s.dir(from).names, name)
 			s.dir(to).names[newName] = ino
-			s.at(ino).ctime = at
+			s.at(ino).touch(at)
 		}
 	}}
 }
@@ -266,7 +271,7 @@ func (d *disk) unlink(dir inode, name string, ino inode) change {
 	return change{dir, []inode{dir}, func(s state) {
 		if s.dir(dir).names[name] == ino {
 			delete(s.dir(dir).names, name)
-			s.at(ino).ctime = at
+			s.at(ino).touch(at)
 		}
 	}}
 }

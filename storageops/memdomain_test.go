@@ -204,7 +204,10 @@ func (m memDomain) SetMode(img, vol string) error {
 			return err
 		}
 	}
-	return m.sync("the volume", file(img, vol))
+	if err := m.sync("the volume", file(img, vol)); err != nil {
+		return err
+	}
+	return m.sync("the image's directory", imageDir(img))
 }
 
 func (m memDomain) WriteVolumeMeta(img, vol string, v domain.VolumeMeta) error {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"syscall"
 
+	"vdsm-agent/internal/code"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest/prove"
 )
@@ -109,11 +111,14 @@ func (h *hand) link(what, from, to string) error {
 	return h.effect(what, func(d *disk) []change { return []change{d.link(dir, path.Base(to), ino)} })
 }
 
-// remove removes a name; that it is gone is no error.
+// remove removes the name of a file or of an empty directory; that it is gone is no error.
 func (h *hand) remove(what, name string) error {
 	ino, n := h.disk.lookup(name)
 	if n == nil {
 		return nil
+	}
+	if len(n.names) > 0 {
+		return code.Errorf(code.Storage, "cannot remove %s: %w", name, syscall.ENOTEMPTY)
 	}
 	dir, _ := h.disk.lookup(path.Dir(name))
 	return h.effect("remove "+what, func(d *disk) []change { return []change{d.unlink(dir, path.Base(name), ino)} })

@@ -185,6 +185,9 @@ func (t memTrash) move(m domain.Manifest, i domain.Item) error {
 	if _, err := t.mkdir("a directory in the trash", to, 0o755); err != nil {
 		return err
 	}
+	if err := t.sync("the entry in the trash", entryDir(m.Task)); err != nil {
+		return err
+	}
 	for _, f := range i.Files {
 		if _, there := t.disk.lookup(path.Join(to, f.Name)); there != nil {
 			continue
@@ -198,10 +201,7 @@ func (t memTrash) move(m domain.Manifest, i domain.Item) error {
 			return err
 		}
 	}
-	if err := t.sync("the directory in the trash", to); err != nil {
-		return err
-	}
-	return t.sync("the entry in the trash", entryDir(m.Task))
+	return t.sync("the directory in the trash", to)
 }
 
 func (t memTrash) Restore(task string, only func(domain.Item) bool) error {
@@ -289,6 +289,9 @@ func (t memTrash) restoreItem(m domain.Manifest, i domain.Item) error {
 			}
 		}
 		if err := t.remove("a directory in the trash", kept); err != nil {
+			return err
+		}
+		if err := t.sync("the entry in the trash", entryDir(m.Task)); err != nil {
 			return err
 		}
 	}
