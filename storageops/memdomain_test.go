@@ -23,7 +23,7 @@ func (m memDomains) Get(id string) (storageDomain, error) {
 	if id != sdID {
 		return nil, code.Errorf(code.DomainDoesNotExist, "there is no storage domain %s", id)
 	}
-	return memDomain{m.hand, m.world}, nil
+	return memDomain(m), nil
 }
 
 // memDomain is a domain in memory. It does what domain.Domain does in the same order, effect by effect; TestSameDomain holds it
@@ -284,7 +284,7 @@ func (m memDomain) ShareTemplate(tmpl, vol, img string) error {
 }
 
 func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
-	if m.image(img) != nil {
+	if code.Of(m.image(img)) == code.ImageDoesNotExist {
 		return nil
 	}
 	if err := m.image(tmpl); err != nil {

@@ -286,7 +286,7 @@ func (r *run) undo(v *tasks.View) (asked bool, err error) {
 		r.mu.Lock()
 		r.sawFinal, r.revertAsked = before.State, false
 		r.mu.Unlock()
-		if before.Revertible && !(r.subject.Final && before.State == tasks.Finished) {
+		if before.Revertible && (!r.subject.Final || before.State != tasks.Finished) {
 			return false, r.violation("G8", "the view says revertible, the revert answers %v", err)
 		}
 		return false, nil
