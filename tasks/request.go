@@ -43,7 +43,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 			again = true
 			return errStopped
 		case r.State == Committing:
-			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
+			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.currentName())
 		case r.State == Failed:
 			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
 		case r.State == Cleared:
@@ -54,7 +54,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		now := time.Now().UTC()
 		r.State = Aborting
 		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
-		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.Steps[r.current()].Name}
+		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.currentName()}
 		return nil
 	})
 	if again {
@@ -70,7 +70,7 @@ func (t *task) stoppedMessage(r *record, who string) string {
 	if !r.effects() {
 		return fmt.Sprintf("stopped by %s before it began", who)
 	}
-	message := fmt.Sprintf("stopped by %s at step %s", who, r.Steps[r.current()].Name)
+	message := fmt.Sprintf("stopped by %s at step %s", who, r.currentName())
 	if p := t.progress.view(false); p.Done > 0 && p.Total > 0 {
 		message += fmt.Sprintf(", %.0f %% copied", p.Percent())
 	}
@@ -115,7 +115,7 @@ func cancelable(r *record) (bool, string) {
 		}
 		return true, ""
 	case Committing:
-		return false, "it has passed its point of no return (step " + r.Steps[r.current()].Name + ")"
+		return false, "it has passed its point of no return (step " + r.currentName() + ")"
 	case Aborting, Recovering:
 		return false, "it is being undone already"
 	case Finished:

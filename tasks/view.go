@@ -204,5 +204,5 @@ func (t *task) message(r *record) string {
 	case len(r.Steps) == 0:
 		return string(r.State)
 	}
-	return "at step " + r.Steps[r.current()].Name
+	return "at step " + r.currentName()
 }

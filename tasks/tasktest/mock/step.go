@@ -24,6 +24,9 @@ func newStep(w *World, g gate, k Knobs) tasks.Step {
 		Name: k.Name, Undone: k.Name + " taken back", Plan: m.plan, Do: m.do, Check: m.check, Undo: m.undo,
 		Verify: k.Verify, PointOfNoReturn: k.PointOfNoReturn, DecidedBy: k.DecidedBy,
 	}
+	if k.Verify {
+		s.Undo, s.Undone = nil, ""
+	}
 	if k.Refused {
 		s.Refused = func(error) bool { return true }
 	}

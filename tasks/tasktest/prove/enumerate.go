@@ -21,6 +21,7 @@ type enumeration struct {
 // base runs the script without a fault and returns its points, a line each.
 func (e *enumeration) base() []string {
 	out := e.play(nil, true, true)
+	e.found++
 	e.spots = out.after
 	return out.trace.points
 }
@@ -29,6 +30,9 @@ func (e *enumeration) play(faults []fault, probing, traced bool) result {
 	sd := seed{e.subject.pack, e.subject.Name, e.script, faults}
 	out := e.subject.play(e.t, sd, probing, traced)
 	e.ran++
+	if e.ran%compareEvery == 0 {
+		e.compare(sd)
+	}
 	if out.broke != "" {
 		e.broken++
 		if !traced {
@@ -41,6 +45,22 @@ func (e *enumeration) play(faults []fault, probing, traced bool) result {
 		e.t.Error(report(sd, out))
 	}
 	return out
+}
+
+// compareEvery is how many cases come to one that is run twice more, to see that a seed says all.
+const compareEvery = 50
+
+// compare fails if two runs of a seed differ.
+func (e *enumeration) compare(sd seed) {
+	one, two := e.subject.play(e.t, sd, false, true), e.subject.play(e.t, sd, false, true)
+	first, second := one.trace.essence(), two.trace.essence()
+	for i := range max(len(first), len(second)) {
+		if a, b := line(first, i), line(second, i); a != b {
+			e.broken++
+			e.t.Errorf("%s: two runs differ in line %d:\n%s\n%s\n\n%s", sd, i+1, a, b, report(sd, one))
+			return
+		}
+	}
 }
 
 // enough ends the enumeration of a subject that is broken anyway.
@@ -160,9 +180,8 @@ func follow(first fault, spots []spot) []fault {
 	for i, s := range spots {
 		n := i + 1
 		out = append(out, crashes(n, s)...)
-		if first.kind == faultStop {
-			out = append(out, failures(n, s)...)
-		} else {
+		out = append(out, failures(n, s)...)
+		if first.kind == faultCrash {
 			out = append(out, fault{faultStop, n, ""})
 		}
 	}
