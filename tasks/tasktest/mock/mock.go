@@ -220,7 +220,7 @@ func step(w *World, k Knobs) tasks.Step {
 	m := &mockStep{w, k}
 	s := tasks.Step{
 		Name: k.Name, Undone: k.Name + " taken back", Plan: m.plan, Do: m.do, Check: m.check, Undo: m.undo,
-		Verify: k.Verify, PointOfNoReturn: k.PointOfNoReturn, DecidedBy: k.DecidedBy,
+		Slices: k.Slices > 1, Verify: k.Verify, PointOfNoReturn: k.PointOfNoReturn, DecidedBy: k.DecidedBy,
 	}
 	if k.Refused {
 		s.Refused = func(error) bool { return true }
