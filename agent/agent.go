@@ -123,7 +123,9 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	p.engine = tasks.New(tasks.Options{
 		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, QueueLimit: c.QueueLimit, LockWait: c.LockWait,
 		TermGrace: c.TermGrace, FenceFor: c.FenceFor, Retention: c.Retention,
-		Loading: func(done, total int) { server.SetStatus(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total)) },
+		Loading: func(done, total int) {
+			server.SetStatus(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
+		},
 	})
 	server.SetStatus("recovering the tasks")
 	if err := p.engine.Start(left); err != nil {
