@@ -81,7 +81,8 @@ func (st *Storage) deleteImage() *tasks.Verb {
 func deleteContract() tasks.Contract {
 	return tasks.Contract{
 		CancellableUntil: "finished, or the wipe's start", PointOfNoReturn: "wipe (only with postZero)",
-		Undo: "everything back, legality and chain as before", Revert: "everything back, unless wiped", Bound: 5 * time.Second,
+		Undo: "everything back, legality and chain as before", Revert: "everything back, legality and chain as before, unless wiped",
+		Bound: 5 * time.Second,
 	}
 }
 

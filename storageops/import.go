@@ -48,7 +48,7 @@ func (st *Storage) importVolume() *tasks.Verb {
 	return &tasks.Verb{
 		Name: "Volume.import", Params: importParams{}, Ours: true, Forward: true, Class: tasks.ClassCopy,
 		Contract: tasks.Contract{
-			CancellableUntil: "finished", Undo: "destination gone", Revert: "volume to the trash", Bound: 10 * time.Second,
+			CancellableUntil: "finished", Undo: "destination gone", Revert: "to the trash", Bound: 10 * time.Second,
 		},
 		Plan: st.planImport,
 		Admit: func(_ context.Context, raw json.RawMessage) error {

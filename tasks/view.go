@@ -279,13 +279,16 @@ func (t *task) message(r *record) string {
 	case r.State == Queued:
 		return "waiting" + t.waitsFor()
 	case r.Paused != nil && (r.State == Running || r.State == Committing):
-		return "paused by " + r.Paused.Who + " at step " + r.currentName() + t.waitsFor()
+		return "paused by " + r.Paused.Who + " at step " + r.currentName()
 	case r.State == Aborting && r.Cause != nil:
 		return r.Cause.Message + "; waiting until its work has ended"
 	case r.State == Recovering && r.Cause != nil:
 		return r.Cause.Message + "; being undone"
 	case len(r.Steps) == 0:
 		return string(r.State)
+	}
+	if slot := t.waitsFor(); slot != "" { // it was resumed
+		return "at step " + r.currentName() + ", waiting" + slot
 	}
 	return "at step " + r.currentName()
 }
