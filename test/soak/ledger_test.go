@@ -26,6 +26,7 @@ const (
 type task struct {
 	id, verb string
 	params   map[string]any
+	image    any // that it makes or deletes
 	history  []string
 	seen     string // what of it was seen last; a change of it is a step forward
 	end      string // the final state that was seen last, "" = none
@@ -36,6 +37,10 @@ type task struct {
 func (s *soak) newTask(id, verb string, params map[string]any) *task {
 	t := &task{id: id, verb: verb, params: maps.Clone(params)}
 	t.params["taskID"] = id
+	t.image = t.params["imageID"]
+	if to, ok := t.params["dstImgUUID"]; ok {
+		t.image = to
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tasks = append(s.tasks, t)

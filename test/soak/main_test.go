@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,7 +182,7 @@ func (s *soak) fail(t *task, format string, args ...any) {
 	s.failed.Do(func() {
 		var out strings.Builder
 		fmt.Fprintf(&out, "%s\nseed %d, kills %d, state in %s\n", fmt.Sprintf(format, args...), s.seed, *kills, s.dir)
-		if t != nil {
+		for _, t := range s.about(t) {
 			fmt.Fprintf(&out, "\nTask %s: what was asked and answered:\n%s\n", t.id, strings.Join(t.history, "\n"))
 			fmt.Fprintf(&out, "\nWhat the daemon logged of it:\n%s\n", strings.Join(s.agent.tail(40, t.id), "\n"))
 		}
@@ -190,6 +191,16 @@ func (s *soak) fail(t *task, format string, args ...any) {
 		s.end()
 	})
 	runtime.Goexit()
+}
+
+// about returns the task and all others of its image, which are of the same story.
+func (s *soak) about(t *task) []*task {
+	if t == nil || t.image == nil {
+		return slices.DeleteFunc([]*task{t}, func(t *task) bool { return t == nil })
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(s.tasks), func(other *task) bool { return other.image != t.image })
 }
 
 // must ends the run if there is an error of the test itself.

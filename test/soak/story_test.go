@@ -168,16 +168,13 @@ func (c *caller) flowStory() {
 			c.soak.fail(m.t, "the cancel of its flow has forgotten the task")
 		}
 		stays := became.Before == "finished" && !revert || became.Code == int(code.TaskState) && became.After == "finished"
-		if end := c.watch(m.t, -1); stays != (end.State == "finished") {
-			c.soak.fail(m.t, "the task of a cancelled flow is %s", end.State)
-		}
 		if stays {
 			m.v.disk = m.d
 		} else {
-			m.t.stop = acknowledged // or it was reverted: either way it cannot come back
-			if m.t.end == "recovered" && became.Before == "finished" {
-				m.t.stop, m.t.revert = notAsked, acknowledged
-			}
+			m.t.revert = acknowledged // or its stop: either way it never has finished from here on
+		}
+		if end := c.watch(m.t, -1); stays != (end.State == "finished") {
+			c.soak.fail(m.t, "the task of a cancelled flow is %s", end.State)
 		}
 		c.check(m.t, m.v)
 	}
