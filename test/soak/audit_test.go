@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"vdsm-agent/rpc/wire"
 )
@@ -18,6 +19,7 @@ import (
 // there, neither while tasks are uncleared nor after all are cleared.
 func (s *soak) audit() {
 	s.agent.kill()
+	begin := time.Now()
 	select {
 	case <-s.agent.start(0).ready:
 	case <-s.agent.life.ended:
@@ -40,7 +42,7 @@ func (s *soak) audit() {
 			c.clearing(t)
 		}
 	}
-	c.quiet(about)
+	c.quiet(about, begin)
 	s.checkFiles()
 	s.checkDead()
 	for _, d := range s.domains { // needs every lock of the domain
@@ -71,8 +73,8 @@ func (c *caller) checkLog(t *task) {
 	}
 }
 
-// quiet waits until the daemon has done what the clears left to it. Its own tasks clear themselves.
-func (c *caller) quiet(t *task) {
+// quiet waits until the daemon, which was started after begin, has done what the clears left to it. Its own tasks clear themselves.
+func (c *caller) quiet(t *task, begin time.Time) {
 	for {
 		tasks := map[string]wire.Task{}
 		if _, err := c.ask(t, "Host.getAllTasks", nil, &tasks); err != nil {
@@ -82,8 +84,8 @@ func (c *caller) quiet(t *task) {
 			return
 		}
 		for id, left := range tasks {
-			if left.State == "failed" || left.State == "recovered" {
-				c.soak.fail(t, "the task %s of the agent is %s: %+v", id, left.State, left)
+			if left.State == "failed" || left.State == "recovered" || left.State == "finished" && left.Ended.Before(begin) {
+				c.soak.fail(t, "the agent does not clear its own task %s, which is %s: %+v", id, left.State, left)
 			}
 			_, _ = c.ask(t, "Task.wait", map[string]any{"taskID": id, "timeout": 1}, nil) // it may be gone
 		}
