@@ -18,13 +18,7 @@ import (
 // audit starts the daemon once more and checks everything: every task of the ledger, every volume, and that nothing else is
 // there, neither while tasks are uncleared nor after all are cleared.
 func (s *soak) audit() {
-	s.agent.kill()
-	begin := time.Now()
-	select {
-	case <-s.agent.start(0).ready:
-	case <-s.agent.life.ended:
-		s.fail(nil, "the daemon does not start for the audit")
-	}
+	s.again()
 	c := s.caller(1 << 63)
 	about := &task{id: "none"} // has the history of the audit
 	ledger := s.tasks
@@ -42,6 +36,8 @@ func (s *soak) audit() {
 			c.clearing(t)
 		}
 	}
+	begin := time.Now()
+	s.again() // afterwards every reclaim that a clear has recorded is in the list
 	c.quiet(about, begin)
 	s.checkFiles()
 	s.checkDead()
@@ -60,6 +56,16 @@ func (s *soak) audit() {
 	}
 	s.tool(about, filepath.Join(binaries, "vdsm-agentctl"), "store", "check", "--state-dir", s.agent.state)
 	s.checkGone()
+}
+
+// again kills the daemon and starts it.
+func (s *soak) again() {
+	s.agent.kill()
+	select {
+	case <-s.agent.start(0).ready:
+	case <-s.agent.life.ended:
+		s.fail(nil, "the daemon does not start for the audit")
+	}
 }
 
 // checkLog: a cleared task is in the history, with its clear.
@@ -106,7 +112,7 @@ func (s *soak) checkFiles() {
 			dir = filepath.Join(top, dir)
 			s.must(filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 				if err == nil && path != dir && !want[path] {
-					s.fail(nil, "%s was left behind", path)
+					s.fail(s.named(path), "%s was left behind", path)
 				}
 				delete(want, path)
 				return err
@@ -116,6 +122,16 @@ func (s *soak) checkFiles() {
 	for path := range want {
 		s.fail(nil, "%s is missing", path)
 	}
+}
+
+// named is the task whose id is in the path; nil = none.
+func (s *soak) named(path string) *task {
+	for _, t := range s.tasks {
+		if strings.Contains(path, t.id) {
+			return t
+		}
+	}
+	return nil
 }
 
 // checkDead: the daemon has no process below it, and none works in its directories.

@@ -91,6 +91,12 @@ func TestSoak(t *testing.T) {
 	t.Logf("seed %d (again: go test ./test/soak -kills=%d -seed=%d)", s.seed, *kills, s.seed)
 	s.ctx, s.end = context.WithCancel(t.Context())
 	defer s.end()
+	var all sync.WaitGroup
+	all.Go(s.run) // in a goroutine of its own, since fail ends the one in which it is called
+	all.Wait()
+}
+
+func (s *soak) run() {
 	s.prepare()
 	var working sync.WaitGroup
 	defer func() {
@@ -113,7 +119,7 @@ func TestSoak(t *testing.T) {
 		return
 	}
 	s.audit()
-	t.Logf("%d kills (%d of them while the daemon recovered), %d tasks, %d copies went on from a checkpoint, %.0f s",
+	s.t.Logf("%d kills (%d of them while the daemon recovered), %d tasks, %d copies went on from a checkpoint, %.0f s",
 		*kills, recoveries, len(s.tasks), s.agent.logged("the copy goes on from its checkpoint"), time.Since(s.began).Seconds())
 }
 
