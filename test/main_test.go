@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
-			"sh": shell,
+			"fillup": fillUp, "sh": shell,
 		},
 	})
 }
@@ -273,6 +273,25 @@ func loopmount(ts *testscript.TestScript, _ bool, args []string) {
 		of(ts).kill() // it holds the claim
 		_ = exec.Command("umount", "-l", dir).Run()
 	})
+}
+
+// fillup DIR: takes all room of the file system that DIR is on, with the file "filler" in it.
+func fillUp(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "filler"))
+	ts.Check(err)
+	defer f.Close()
+	for piece := 1 << 20; piece > 0; {
+		_, err := f.Write(make([]byte, piece))
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			piece /= 16
+		case err != nil:
+			ts.Fatalf("%v", err)
+		}
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		ts.Fatalf("%v", err)
+	}
 }
 
 // sh SCRIPT: for what needs a pipe or a pattern.
