@@ -56,7 +56,7 @@ func (c *caller) note(t *task, format string, args ...any) {
 // ask asks until there is an answer: a request whose answer was lost with the daemon is repeated as it was. repeated tells
 // that this happened.
 func (c *caller) ask(t *task, method string, params map[string]any, result any) (repeated bool, err error) {
-	quiet := method == "Task.getDetails" || method == "Task.wait"
+	quiet := method == "Task.getDetails" || method == "Task.wait" || method == "Host.getAllTasks"
 	for {
 		conn := c.connect(t)
 		if !quiet {
