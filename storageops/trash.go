@@ -151,13 +151,13 @@ func (st *Storage) toReclaim(p emptyTrashParams) (storageDomain, []domain.TrashE
 	if err != nil || p.Task.IsBlank() {
 		return d, entries, err
 	}
-	var own []domain.TrashEntry
 	for _, e := range entries {
 		if e.Task == string(p.Task) {
-			own = append(own, e)
+			return d, []domain.TrashEntry{e}, nil
 		}
 	}
-	return d, own, nil
+	// A reclaim that died may have left an empty directory, which is in no list; its wipe, if it had one, is done.
+	return d, []domain.TrashEntry{{Task: string(p.Task), Reclaiming: true}}, nil
 }
 
 // trashOf finds the domain in which the task has put something into the trash.
