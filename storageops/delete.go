@@ -109,9 +109,9 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 		Tag:         tag(pool),
 		Locks:       []tasks.Lock{tasks.TaskLock(x.task), domainShared(x.Domain), imageExclusive(x.Domain, x.Image)},
 		Steps:       steps,
-		Fingerprint: x.fingerprint, Unused: x.unused,
+		Fingerprint: x.fingerprint, Unused: x.unused, Expires: x.expires,
 		Deferred: func(s *tasks.Scope, end tasks.End) *tasks.Submission {
-			if end != tasks.EndCleared || s.State() != tasks.Finished || x.nothingToDo(s) {
+			if end != tasks.EndCleared && end != tasks.EndExpired || s.State() != tasks.Finished || x.nothingToDo(s) {
 				return nil
 			}
 			return reclaimTask(x.Domain, x.task, false)
@@ -122,6 +122,15 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 func (x *deletion) nothingToDo(s *tasks.Scope) bool {
 	p, err := x.found(s)
 	return err == nil && p.Gone
+}
+
+// expires is when the trash is given up of a delete that nobody has cleared.
+func (x *deletion) expires(s *tasks.Scope) time.Time {
+	var p trashed
+	if found, err := s.PlanOf(stepTrash, &p); err != nil || !found || x.wipe || x.nothingToDo(s) {
+		return time.Time{} // there is nothing that a revert could need
+	}
+	return p.Deadline
 }
 
 // checkStep finds out what there is, and refuses to delete what others depend on.
@@ -296,7 +305,7 @@ type trashed struct {
 // trashStep moves it to the trash, from where a revert or a stop takes it back.
 func (x *deletion) trashStep() tasks.Step {
 	return tasks.Step{
-		Name: "trash", Undone: "everything is back from the trash",
+		Name: stepTrash, Undone: "everything is back from the trash",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
 			return trashed{time.Now().Add(x.st.trashFor).UTC()}, nil
 		},

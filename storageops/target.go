@@ -18,6 +18,7 @@ const (
 	stepCheck = "check"
 	stepImage = "image"
 	stepFile  = "volume"
+	stepTrash = "trash"
 )
 
 // Labels in the trash of a task.

@@ -42,6 +42,7 @@ type task struct {
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string
+	note        string // what the step waits for
 	bound       *time.Timer   // marks the task as stuck; nil = not started
 	idle        chan struct{} // closed when drive has returned
 }
@@ -284,6 +285,17 @@ func (t *task) publish(deferred string, r *record) {
 		t.interrupt(errStopped)
 	}
 	t.wake()
+}
+
+// noteThat keeps what the step at work says of itself.
+func (t *task) noteThat(text string) {
+	t.mu.Lock()
+	changed := t.note != text
+	t.note = text
+	t.mu.Unlock()
+	if changed {
+		t.wake()
+	}
 }
 
 // wake tells everybody who waits for this task to look again.
