@@ -42,7 +42,7 @@ type task struct {
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string
-	note        string // what the step waits for
+	note        string        // what the step waits for
 	bound       *time.Timer   // marks the task as stuck; nil = not started
 	idle        chan struct{} // closed when drive has returned
 }
