@@ -282,11 +282,11 @@ func (r *run) undo(v *tasks.View) (asked bool, err error) {
 	switch {
 	case errors.Is(err, errOver):
 		return false, err
-	case code.Of(err) == code.NotRevertible:
+	case r.subject.Final && before.State == tasks.Finished && code.Of(err) == code.TaskState, code.Of(err) == code.NotRevertible:
 		r.mu.Lock()
 		r.sawFinal, r.revertAsked = before.State, false
 		r.mu.Unlock()
-		if before.Revertible {
+		if before.Revertible && !(r.subject.Final && before.State == tasks.Finished) {
 			return false, r.violation("G8", "the view says revertible, the revert answers %v", err)
 		}
 		return false, nil

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -373,6 +375,17 @@ func (s *subject) undone(before, things string) error {
 	return nil
 }
 
+// newTrash says whether there is anything in the trash that was not there before. A verb may empty it.
+func newTrash(before, after string) bool {
+	old := strings.Split(before, "\n")
+	for line := range strings.SplitSeq(after, "\n") {
+		if line != "" && !slices.Contains(old, line) {
+			return true
+		}
+	}
+	return false
+}
+
 // judgeEnd looks at the world when the task is cleared and what it put off is done.
 func (r *run) judgeEnd(v tasks.View) error {
 	if alive := r.world.Alive(mainID); len(alive) > 0 {
@@ -384,7 +397,7 @@ func (r *run) judgeEnd(v tasks.View) error {
 	switch {
 	case v.State == tasks.Failed:
 		return nil
-	case trash != oldTrash:
+	case newTrash(oldTrash, trash):
 		return r.violation("clear", "there is trash left:\n%s", trash)
 	case v.State == tasks.Finished && r.subject.ends == tasks.Finished && things != finished:
 		return r.violation("world", "after the clear the world is\n%s\nwhere it should be\n%s", things, finished)

@@ -49,6 +49,8 @@ type Case struct {
 	Params json.RawMessage
 	// World makes the world before the submit, the same each time.
 	World func() World
+	// Final: its verb can be reverted, but not with these parameters. A revert of the finished task is refused.
+	Final bool
 	// Remainder checks what a recovered task has left, when its verb declares a remainder: before and after are what Seen
 	// said. nil = after must be before (but for lines of the trash, until they are reclaimed).
 	Remainder func(before, after string) error
