@@ -10,8 +10,6 @@ import (
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/tasks"
-	"vdsm-agent/tasks/store"
-	"vdsm-agent/tasks/tasktest"
 )
 
 // The scripts of a client.
@@ -388,15 +386,4 @@ func answer(err error) string {
 		return "true"
 	}
 	return fmt.Sprintf("%d %s", code.Of(err), strings.ReplaceAll(err.Error(), "\n", " "))
-}
-
-func storeFailure(arg string) error {
-	switch arg {
-	case "k":
-		return store.ErrUnknown
-	case "a":
-		return tasktest.ErrApplied
-	default:
-		return store.ErrUnavailable
-	}
 }
