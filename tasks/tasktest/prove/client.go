@@ -34,7 +34,7 @@ func (r *run) play() {
 		r.hold()
 	}
 	if r.script() == nil && r.next < len(r.seed.faults) {
-		r.violation("seed", "the run has no point for %s", r.seed.faults[r.next].kind)
+		r.note("seed", "the run has no point for %s", r.seed.faults[r.next].kind)
 	}
 }
 
@@ -72,7 +72,7 @@ func (r *run) hold() {
 	p := r.current()
 	_, err := p.engine.Submit(p.ctx, tasks.Submission{ID: holderID, Verb: rivalVerb, Who: "rival"})
 	if err != nil {
-		r.violation("seed", "the holder is refused: %v", err)
+		r.note("seed", "the holder is refused: %v", err)
 	}
 	synctest.Wait()
 }
@@ -284,7 +284,7 @@ func (r *run) undo(v *tasks.View) (asked bool, err error) {
 		r.mu.Lock()
 		r.sawFinal, r.revertAsked = before.State, false
 		r.mu.Unlock()
-		if before.Revertible && !(r.subject.Final && before.State == tasks.Finished) {
+		if before.Revertible && (!r.subject.Final || before.State != tasks.Finished) {
 			return false, r.violation("G8", "the view says revertible, the revert answers %v", err)
 		}
 		return false, nil

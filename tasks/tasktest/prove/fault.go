@@ -32,7 +32,7 @@ func (p *process) meet(f *fault, commit bool) error {
 		case faultFail, faultFailFrom:
 			return r.fail(f, commit)
 		default:
-			r.violation("seed", "there is no fault %q", f.kind)
+			r.note("seed", "there is no fault %q", f.kind)
 		}
 	}
 	if p.isDead() {
@@ -54,7 +54,7 @@ func (p *process) crash(arg string) {
 	k := r.world.Unsynced() + r.store.Open()
 	keep, err := r.seed.keep(k, arg)
 	if err != nil {
-		r.violation("seed", "%v", err)
+		r.note("seed", "%v", err)
 		keep = func() bool { return false }
 	}
 	kept := ""
