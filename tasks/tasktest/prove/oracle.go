@@ -116,6 +116,11 @@ func (r *run) checkEffect(p *process, id, effect string) {
 		if d.State != tasks.Recovering || rec.State != tasks.StepStarted && rec.State != tasks.StepDone {
 			r.note("order", "%s: the undo is not recorded", where)
 		}
+		for j := c.step + 1; j < len(d.Steps); j++ {
+			if later := d.Steps[j].State; plan.Steps[j].Undo != nil && (later == tasks.StepStarted || later == tasks.StepDone) {
+				r.note("G6", "%s: step %s comes later and is not undone yet", where, plan.Steps[j].Name)
+			}
+		}
 	case rec.State != tasks.StepStarted:
 		r.note("order", "%s: its plan is not recorded", where)
 	case d.State == tasks.Aborting:
