@@ -103,7 +103,7 @@ func mockCases() []prove.Case {
 		failsAgain,
 
 		mockCase("worker, polite", a, step("b", worker(mock.Polite), pace(s))),
-		mockCase("worker, stubborn", a, step("b", worker(mock.Stubborn), pace(s))),
+		mockCase("worker, stubborn", a, step("b", worker(mock.Stubborn), pace(20*s))),
 		mockCase("worker, stubborn, then slices", step("copy", worker(mock.Stubborn), pace(s), slices(2))),
 		mockCase("two workers", step("a", worker(mock.Polite), pace(s)), step("b", worker(mock.Stubborn), pace(s))),
 		mockCase("worker, deaf", step("b", worker(mock.Polite), deaf, pace(s)), step("c")),
