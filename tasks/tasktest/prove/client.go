@@ -126,9 +126,13 @@ func (r *run) alive() error {
 	if !p.over() {
 		return nil
 	}
+	died := time.Now()
 	p.reap()
 	synctest.Wait()
 	r.mu.Lock()
+	if p.dead && !r.stoppedAt.IsZero() { // what a dead process still waits for is not its successor's time
+		r.stoppedAt = r.stoppedAt.Add(time.Since(died))
+	}
 	if p.dead {
 		r.store, r.world = r.left, r.leftWorld
 	}
