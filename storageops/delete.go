@@ -337,7 +337,7 @@ func (x *deletion) trashStep() tasks.Step {
 // wipeStep overwrites the data with zeros. From its start on the task completes, whatever happens.
 func (x *deletion) wipeStep() tasks.Step {
 	return tasks.Step{
-		Name: "wipe", PointOfNoReturn: true,
+		Name: "wipe", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			if x.nothingToDo(s) {
 				return nil

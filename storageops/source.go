@@ -72,7 +72,7 @@ func (st *Storage) sound(ctx context.Context, s *tasks.Scope, l copy.Layer, want
 // dataStep copies the data in slices. A checkpoint after each is what it goes on from.
 func (t *target) dataStep() tasks.Step {
 	return tasks.Step{
-		Name: "copy-data",
+		Name: "copy-data", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {

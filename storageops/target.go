@@ -209,7 +209,7 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 // allocateStep reserves the room of a preallocated volume.
 func (t *target) allocateStep() tasks.Step {
 	return tasks.Step{
-		Name: "allocate",
+		Name: "allocate", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {

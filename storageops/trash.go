@@ -74,12 +74,12 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 	}
 	if p.PostZero {
 		plan.Steps = append(plan.Steps, tasks.Step{
-			Name: "wipe", PointOfNoReturn: true,
+			Name: "wipe", PointOfNoReturn: true, Slices: true,
 			Do: func(ctx context.Context, s *tasks.Scope) error { return st.wipeTrash(ctx, s, p) },
 		})
 	}
 	plan.Steps = append(plan.Steps, tasks.Step{
-		Name: "unlink", PointOfNoReturn: true,
+		Name: "unlink", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error { return st.unlinkTrash(ctx, s, p) },
 	})
 	return plan, nil

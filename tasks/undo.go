@@ -172,6 +172,9 @@ func (t *task) begin() (context.Context, func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cancel = cancel
+	if errors.Is(t.interrupted, errPaused) && !t.isPaused() {
+		t.interrupted = nil // resumed before the step had ended
+	}
 	if t.interrupted != nil {
 		cancel(t.interrupted)
 	}
