@@ -34,6 +34,14 @@ test: ## every test: vet, unit, race detector, end to end (as root)
 	go vet ./...
 	go test -race -timeout 18m ./...
 
+.PHONY: prove
+prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures
+	@scripts/prove.sh
+
+.PHONY: repro
+repro: ## run the case of one seed with its trace: make repro SEED='mock/one step/a:stop@3'
+	@PROVE_SEED='$(SEED)' go test -count=1 -run '^TestProve' -v ./tasks/... ./storageops | grep -vE '^(=== |ok|\?|testing: warning)'
+
 .PHONY: bench
 bench: ## measure speed and memory, as ratios within one run
 	@scripts/setup.sh test

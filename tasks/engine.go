@@ -179,7 +179,7 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	err = t.change(s.Who, "submitted", func(r *record) error { r.State = Queued; return nil })
 	if err != nil {
 		e.locks.giveBack()
-		if t.doubt {
+		if unknown(err) {
 			e.spawn(func() { e.resolveSubmit(s.ID) })
 			err = code.Errorf(code.TaskPersist, "task %s: %w", s.ID, err)
 		}
@@ -388,5 +388,9 @@ func (e *Engine) find(id string) (*task, error) {
 	if t, ok := e.tasks[id]; ok {
 		return t, nil
 	}
-	return nil, code.Errorf(code.UnknownTask, "there is no task %s (it may have been cleared)", id)
+	return nil, unknownTask(id)
+}
+
+func unknownTask(id string) error {
+	return code.Errorf(code.UnknownTask, "there is no task %s (it may have been cleared)", id)
 }

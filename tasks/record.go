@@ -168,6 +168,14 @@ func (r *record) current() int {
 	return 0
 }
 
+// currentName is the name of that step; "" in a task without steps.
+func (r *record) currentName() string {
+	if len(r.Steps) == 0 {
+		return ""
+	}
+	return r.Steps[r.current()].Name
+}
+
 // undoFailed says whether an undo is left to be tried again.
 func (r *record) undoFailed() bool {
 	return slices.ContainsFunc(r.Steps, func(s stepRecord) bool { return s.State == StepUndoFailed })

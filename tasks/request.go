@@ -40,7 +40,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		t.mu.Unlock()
 	}
 	again := false
-	err = t.change(o.Who, "stop asked for", func(r *record) error {
+	err = t.ask(o.Who, "stop asked for", func(r *record) error {
 		switch {
 		case r.State == Queued && r.Revert == nil, r.State == Running:
 		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
@@ -50,7 +50,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who}
 			return nil
 		case r.State == Committing:
-			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
+			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.currentName())
 		case r.State == Failed:
 			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
 		default:
@@ -63,7 +63,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		if o.Revert && t.verb.Contract.Revert != "" {
 			r.AtEnd = &request{At: now, Who: o.Who}
 		}
-		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.Steps[r.current()].Name}
+		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.currentName()}
 		return nil
 	})
 	if again {
@@ -79,7 +79,7 @@ func (t *task) stoppedMessage(r *record, who string) string {
 	if !r.effects() {
 		return fmt.Sprintf("stopped by %s before it began", who)
 	}
-	message := fmt.Sprintf("stopped by %s at step %s", who, r.Steps[r.current()].Name)
+	message := fmt.Sprintf("stopped by %s at step %s", who, r.currentName())
 	if p := t.progress.view(false); p.Done > 0 && p.Total > 0 {
 		message += fmt.Sprintf(", %.0f %% copied", p.Percent())
 	}
@@ -127,7 +127,7 @@ func cancelable(r *record) (bool, string) {
 		}
 		return true, ""
 	case Committing:
-		return false, "it has passed its point of no return (step " + r.Steps[r.current()].Name + ")"
+		return false, "it has passed its point of no return (step " + r.currentName() + ")"
 	case Aborting, Recovering:
 		return false, "it is being undone already"
 	case Finished:
@@ -148,6 +148,14 @@ func cancelable(r *record) (bool, string) {
 func (e *Engine) Revert(ctx context.Context, id, who string) error {
 	t, err := e.find(id)
 	if err != nil {
+		return err
+	}
+	done, err := e.reserve(ctx, id) // two reverts at once would be in each other's way
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := t.settle(); err != nil {
 		return err
 	}
 	if again, err := t.revertible(); again || err != nil {
@@ -197,13 +205,17 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !unknown(err) {
 		return err
 	}
 	keep = true
 	t.mu.Lock()
 	t.claim = claim
 	t.mu.Unlock()
+	if err != nil { // it has its locks until that is known
+		e.spawn(t.resolve)
+		return err
+	}
 	e.start(t)
 	return nil
 }
@@ -214,9 +226,10 @@ func (t *task) revertible() (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
-	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+	case r.State == Cleared:
+		return false, unknownTask(r.ID)
+	case r.Revert != nil && (!r.State.Final() || r.State == Recovered):
 		return true, nil
 	case !r.State.Final():
 		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
@@ -306,19 +319,11 @@ func (e *Engine) Clear(id, who string) error {
 	if err != nil {
 		return err
 	}
-	err = t.change(who, "cleared", func(r *record) error {
+	return t.ask(who, "cleared", func(r *record) error {
 		if !r.State.Final() {
 			return code.Errorf(code.TaskState, "the task has not ended (%s); stop it or wait for it, then clear it", r.State)
-		}
-		if r.State == Cleared {
-			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
 		}
 		r.State = Cleared
 		return nil
 	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-	if err != nil {
-		return err
-	}
-	e.forget(t)
-	return nil
 }

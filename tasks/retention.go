@@ -63,7 +63,7 @@ func (e *Engine) expire(now time.Time) {
 // expire gives up what a revert of a finished task would need. The task stays listed.
 func (t *task) expire() error {
 	again := errors.New("it is not finished any more")
-	err := t.change(agentItself, "not cleared in time: it can no longer be reverted", func(r *record) error {
+	err := t.ask(agentItself, "not cleared in time: it can no longer be reverted", func(r *record) error {
 		if r.State != Finished || r.Expired {
 			return again
 		}

@@ -35,7 +35,7 @@ func (t *task) drive() {
 			err = t.undo()
 		}
 	}
-	if err != nil && !errors.Is(err, errShutdown) {
+	if err != nil && !errors.Is(err, errShutdown) && !t.state().Final() {
 		t.log().Error().Err(err).Msg("the task cannot go on; it keeps its state until the agent is restarted")
 		<-t.engine.closing // its locks stay with it
 	}

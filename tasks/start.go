@@ -3,6 +3,7 @@ package tasks
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"vdsm-agent/internal/code"
@@ -138,6 +139,9 @@ func (e *Engine) restore(row store.Record) (*task, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !slices.ContainsFunc(Transitions, func(t Transition) bool { return t.From == r.State && t.From != Init }) {
+		return nil, fmt.Errorf("no stored task can be in the state %q", r.State)
+	}
 	v, ok := e.verbs[r.Verb]
 	if !ok {
 		return nil, fmt.Errorf("there is no verb %q", r.Verb)
@@ -175,6 +179,9 @@ func (r *record) makePlan(v *Verb) error {
 	for i, s := range plan.Steps {
 		if s.Name != r.Steps[i].Name {
 			return fmt.Errorf("step %d is %q, in the record %q", i+1, s.Name, r.Steps[i].Name)
+		}
+		if !slices.Contains([]StepState{StepWaiting, StepStarted, StepDone, StepUndone, StepUndoFailed}, r.Steps[i].State) {
+			return fmt.Errorf("no step can be in the state %q", r.Steps[i].State)
 		}
 	}
 	r.plan = plan

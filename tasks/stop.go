@@ -180,7 +180,7 @@ func (t *task) holders() []string {
 		out = append(out, why)
 	}
 	if r := t.record(); len(out) == 0 && r != nil && len(r.Steps) > 0 {
-		out = append(out, fmt.Sprintf("step %s has not returned", r.Steps[r.current()].Name))
+		out = append(out, fmt.Sprintf("step %s has not returned", r.currentName()))
 	}
 	return out
 }

@@ -24,10 +24,11 @@ type task struct {
 
 	// lock orders the changes of the record. It is a channel, not a mutex, so that a bubble of testing/synctest sees
 	// who waits for it. Whoever holds it may wait for the store, and for nothing else.
-	lock  chan struct{}
-	doubt bool                   // the last change's fate is unknown: look before the next; guarded by lock
-	rec   atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
-	end   atomic.Pointer[ended]  // set before rec becomes nil
+	lock   chan struct{}
+	doubt  *record                // a change whose fate is unknown: look before the next; guarded by lock
+	landed *record                // the last one that was found to be there after all; guarded by lock
+	rec    atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
+	end    atomic.Pointer[ended]  // set before rec becomes nil
 
 	progress progress
 
@@ -139,6 +140,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	if err != nil {
 		return err
 	}
+	if before.State == Cleared {
+		return unknownTask(t.id)
+	}
 	after := before.clone()
 	if err := mutate(after); err != nil {
 		return err
@@ -163,9 +167,8 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 		c.Log = append(c.Log, store.Entry{Task: after.ID, At: after.Updated, Who: who, What: what})
 	}
 	if err := t.engine.store.Commit(c); err != nil {
-		t.doubt = errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
-		if t.doubt && before.State != Init {
-			t.engine.spawn(t.resolve)
+		if unknown(err) {
+			t.doubt = after
 		}
 		return storeError(err)
 	}
@@ -174,52 +177,65 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	return nil
 }
 
-// settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. The caller
-// holds lock.
-func (t *task) settleDoubt() error {
-	if !t.doubt {
-		return nil
-	}
-	row, err := t.engine.store.Get(t.id)
-	if err != nil {
-		return storeError(err)
-	}
-	have := t.version()
-	if row.Version == have {
-		t.doubt = false
-		return nil
-	}
-	after, err := t.engine.understand(t.verb, row)
-	if err != nil {
-		return err
-	}
-	t.doubt = false
-	t.publish("", after)
-	return nil
+func unknown(err error) bool {
+	return errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
 }
 
-// resolve looks until it is known what became of a change whose fate was unknown, and lets the task go on from there.
-// Whoever asked for it was told that it is not known; it must not stay so.
+// ask is change for a client. One who was told that it is not known whether the request was recorded may never ask again, so
+// the task finds out by itself.
+func (t *task) ask(who, what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+	err := t.change(who, what, mutate, also...)
+	if unknown(err) {
+		t.engine.spawn(t.resolve)
+	}
+	return err
+}
+
+// resolve looks until it is known what became of a change whose fate was unknown.
 func (t *task) resolve() {
-	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		t.lock <- struct{}{}
-		err := t.settleDoubt()
-		<-t.lock
-		if err == nil {
-			break
-		}
+	for delay := retryFirst; t.settle() != nil; delay = min(2*delay, retryMost) {
 		select {
 		case <-time.After(delay):
 		case <-t.engine.closing:
 			return
 		}
 	}
-	switch s := t.state(); {
-	case s == Cleared:
-		t.engine.forget(t)
-	case !s.Final():
+}
+
+// settle is settleDoubt for those who do not hold the lock.
+func (t *task) settle() error {
+	t.lock <- struct{}{}
+	defer func() { <-t.lock }()
+	return t.settleDoubt()
+}
+
+// settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. Either way the
+// task goes on from what is recorded. The caller holds lock.
+func (t *task) settleDoubt() error {
+	if t.doubt == nil {
+		return nil
+	}
+	row, err := t.engine.store.Get(t.id)
+	if err != nil {
+		return storeError(err)
+	}
+	if row.Version == t.version() {
+		t.doubt = nil
+		if t.state().Final() {
+			t.unlock() // of a revert that was not recorded
+		}
+		return nil
+	}
+	after, err := t.engine.understand(t.verb, row)
+	if err != nil {
+		return err
+	}
+	t.doubt, t.landed = nil, t.doubt
+	t.publish("", after)
+	if !after.State.Final() {
 		t.engine.start(t)
 	}
+	return nil
 }
 
 // publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
@@ -233,6 +249,9 @@ func (t *task) publish(deferred string, r *record) {
 		t.engine.adopt(r.Deferred)
 	}
 	t.show(r)
+	if r.State == Cleared {
+		t.engine.forget(t)
+	}
 	if before != r.State {
 		t.log().Info().Str("from", string(before)).Str("state", string(r.State)).Msg("task moved")
 	}
@@ -268,8 +287,19 @@ func (t *task) turn() <-chan struct{} {
 // persist is change by the agent itself, for the task's own goroutine, which cannot go on without: it tries again until the store has it, the
 // task is not in a state where it applies, or the agent shuts down.
 func (t *task) persist(what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+	var mine *record
+	once := func(r *record) error {
+		if mine != nil && t.landed == mine {
+			return errLanded
+		}
+		mine = r
+		return mutate(r)
+	}
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := t.change(agentItself, what, mutate, also...)
+		err := t.change(agentItself, what, once, also...)
+		if errors.Is(err, errLanded) {
+			return nil
+		}
 		if code.Of(err) != code.TaskPersist {
 			return err
 		}
@@ -281,6 +311,9 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 		}
 	}
 }
+
+// errLanded: a change whose fate was unknown is there.
+var errLanded = errors.New("the change was recorded")
 
 const (
 	retryFirst = 50 * time.Millisecond

@@ -52,4 +52,6 @@ type Case struct {
 	// Remainder checks what a recovered task has left, when its verb declares a remainder: before and after are what Seen
 	// said. nil = after must be before (but for lines of the trash, until they are reclaimed).
 	Remainder func(before, after string) error
+	// MayFail: a run that was disturbed may end in an error of the verb's own, and so be undone though nobody asked.
+	MayFail bool
 }
