@@ -3,7 +3,7 @@
 // at the engine in this process, where the bounds hold, and once more over the socket of a real daemon, for information.
 // `make bench` runs it.
 //
-//	enginebench [-rounds N] [-data MIB] AGENTD DIR
+//	enginebench [-rounds N] [-stops N] [-data MIB] AGENTD DIR
 package main
 
 import (
@@ -13,9 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/pprof"
-
-	"vdsm-agent/tasks/store"
 )
 
 // who asks, in the rows of both sides.
@@ -28,14 +25,13 @@ func main() {
 	rounds := flag.Int("rounds", 15, "how often both sides are measured")
 	stops := flag.Int("stops", 200, "stops to measure, without a copy and with one")
 	data := flag.Int64("data", 2048, "MiB of data in the disk that is copied meanwhile")
-	profile := flag.String("profile", "", "write a CPU profile of the engine's rounds")
 	flag.Parse()
 	if flag.NArg() != 2 {
 		fmt.Fprintln(os.Stderr, "usage: enginebench [-rounds N] [-stops N] [-data MIB] AGENTD DIR")
 		os.Exit(2)
 	}
 	b := &bench{ctx: context.Background(), agentd: flag.Arg(0), dir: flag.Arg(1), rounds: *rounds, stops: *stops, data: *data}
-	if err := b.run(*profile); err != nil {
+	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "enginebench:", err)
 		os.Exit(1)
 	}
@@ -46,7 +42,6 @@ type bench struct {
 	agentd, dir   string
 	rounds, stops int
 	data          int64
-	base          *baseline
 }
 
 // side is something that takes tasks. client says which of the clients asks.
@@ -64,59 +59,34 @@ const (
 	life   = `{"steps":[{"name":"nothing"}]}`
 )
 
-func (b *bench) run(profile string) (err error) {
-	local, err := openEngine(b.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, local.close()) }()
-	row, err := rowOf(local)
-	if err != nil {
-		return err
-	}
-	if b.base, err = openBaseline(filepath.Join(b.dir, "baseline.db"), row); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.base.close()) }()
-	if profile != "" {
-		f, err := os.Create(profile)
-		if err != nil {
+func (b *bench) run() error {
+	for _, f := range figures {
+		if err := errors.Join(b.rate("engine", b.openEngine, f, true), b.rate("socket", b.openSocket, f, false)); err != nil {
 			return err
 		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
 	}
-	if err := b.rates("engine", local, true); err != nil {
-		return err
-	}
-	if profile != "" {
-		return nil
-	}
-	remote, err := openSocket(b.ctx, b.agentd, filepath.Join(b.dir, "enginebench"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, remote.close()) }()
-	if err := b.rates("socket", remote, false); err != nil {
-		return err
-	}
-	const alone, beside = "nothing beside", "a copy beside"
-	if err := errors.Join(b.stopsOf("engine", alone, local, true), b.stopsOf("socket", alone, remote, false)); err != nil {
-		return err
-	}
-	return b.besideCopies(remote.Daemon, func() error {
-		return errors.Join(b.stopsOf("engine", beside, local, true), b.stopsOf("socket", beside, remote, false))
-	})
+	return b.allStops()
 }
 
-// rowOf is the row that a submit writes.
-func rowOf(e *engine) (store.Record, error) {
-	id, err := e.submit(0, held)
+// fresh calls f with a side and a baseline in a directory of their own. The queue of the side is held.
+func (b *bench) fresh(open func(dir string) (side, error), f func(side, *baseline) error) (err error) {
+	dir, err := os.MkdirTemp(b.dir, "engine-")
 	if err != nil {
-		return store.Record{}, err
+		return err
 	}
-	return e.store.Get(id)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if _, err := s.submit(0, holder); err != nil {
+		return err
+	}
+	base, err := openBaseline(filepath.Join(dir, "baseline.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, base.close()) }()
+	return f(s, base)
 }

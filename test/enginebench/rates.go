@@ -16,37 +16,42 @@ const (
 	perRoundOne = 200  // by one
 )
 
-// rates prints how many submits and lives a side takes in a second, against the baseline. promised says that the bounds are
-// for this side.
-func (b *bench) rates(name string, s side, promised bool) error {
-	if _, err := s.submit(0, holder); err != nil {
+// figure is a rate and its bound.
+type figure struct {
+	what       string
+	clients, n int
+	request    func(s side, client int) error
+	bound      float64
+}
+
+var figures = []figure{
+	{"submits, queue held", clients, perRound, submitHeld, 2.0},
+	{"submits, queue held", 1, perRoundOne, submitHeld, 0.7},
+	{"lives of no-op tasks", clients, perRound, liveOnce, 0.6},
+}
+
+func submitHeld(s side, client int) error {
+	_, err := s.submit(client, held)
+	return err
+}
+
+// liveOnce submits a task and waits until it has ended.
+func liveOnce(s side, client int) error {
+	id, err := s.submit(client, life)
+	if err != nil {
 		return err
 	}
-	submit := func(client int) error {
-		_, err := s.submit(client, held)
-		return err
-	}
-	live := func(client int) error {
-		id, err := s.submit(client, life)
-		if err != nil {
-			return err
-		}
-		return s.wait(client, id)
-	}
-	for _, f := range []struct {
-		what    string
-		clients int
-		n       int
-		ours    func(int) error
-		bound   float64
-	}{
-		{"submits, queue held", clients, perRound, submit, 2.0},
-		{"submits, queue held", 1, perRoundOne, submit, 0.7},
-		{"lives of no-op tasks", clients, perRound, live, 0.6},
-	} {
+	return s.wait(client, id)
+}
+
+// rate prints a figure of a side against the baseline, both with fresh files. promised says that the bound is for this side.
+func (b *bench) rate(name string, open func(dir string) (side, error), f figure, promised bool) error {
+	return b.fresh(open, func(s side, base *baseline) error {
 		p, err := benchkit.ByTurns(b.rounds,
-			func() (float64, error) { return perSecond(f.clients, f.n, b.base.request) },
-			func() (float64, error) { return perSecond(f.clients, f.n, f.ours) })
+			func() (float64, error) { return perSecond(f.clients, f.n, base.request) },
+			func() (float64, error) {
+				return perSecond(f.clients, f.n, func(client int) error { return f.request(s, client) })
+			})
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.what, err)
 		}
@@ -56,8 +61,8 @@ func (b *bench) rates(name string, s side, promised bool) error {
 		}
 		fmt.Printf("%s: %s, %s: %.0f/s, one synced transaction each: %.0f/s, ratio %.2f%s\n",
 			name, f.what, counted(f.clients), benchkit.Median(p.Ours), benchkit.Median(p.Base), p.Ratio(), verdict)
-	}
-	return nil
+		return nil
+	})
 }
 
 func counted(clients int) string {

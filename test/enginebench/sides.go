@@ -61,14 +61,16 @@ type socket struct {
 	conns []*client.Client
 }
 
-func openSocket(ctx context.Context, agentd, state string) (*socket, error) {
-	d, err := benchkit.Start(ctx, agentd, state, "[debug]", "mock_verb = true", "[tasks]", "queue_limit = 0", "copy_limit = 0")
+func (b *bench) openEngine(dir string) (side, error) { return openEngine(dir) }
+
+func (b *bench) openSocket(dir string) (side, error) {
+	d, err := benchkit.Start(b.ctx, b.agentd, filepath.Join(dir, "state"), "[debug]", "mock_verb = true", "[tasks]", "queue_limit = 0", "copy_limit = 0")
 	if err != nil {
 		return nil, err
 	}
 	s := &socket{Daemon: d}
 	for range clients {
-		c, err := d.Dial(ctx)
+		c, err := d.Dial(b.ctx)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -13,11 +13,25 @@ import (
 // stopBound is the most that the stop of a waiting task may take, in synced transactions.
 const stopBound = 2
 
-// stopsOf prints how long a side takes to answer the stop of a task that waits, against the baseline. A holder has the lock
-// already.
-func (b *bench) stopsOf(name, beside string, s side, promised bool) error {
+// allStops measures both sides, alone and while a copy runs on the same disk.
+func (b *bench) allStops() error {
+	return b.fresh(b.openEngine, func(local side, base *baseline) error {
+		return b.fresh(b.openSocket, func(remote side, _ *baseline) error {
+			both := func(beside string) error {
+				return errors.Join(b.stopsOf("engine", beside, local, base, true), b.stopsOf("socket", beside, remote, base, false))
+			}
+			if err := both("nothing beside"); err != nil {
+				return err
+			}
+			return b.besideCopies(remote.(*socket).Daemon, func() error { return both("a copy beside") })
+		})
+	})
+}
+
+// stopsOf prints how long a side takes to answer the stop of a task that waits, against the baseline.
+func (b *bench) stopsOf(name, beside string, s side, base *baseline, promised bool) error {
 	p, err := benchkit.ByTurns(b.stops,
-		func() (float64, error) { return took(func() error { return b.base.request(0) }) },
+		func() (float64, error) { return took(func() error { return base.request(0) }) },
 		func() (float64, error) {
 			id, err := s.submit(0, held)
 			if err != nil {
@@ -32,13 +46,13 @@ func (b *bench) stopsOf(name, beside string, s side, promised bool) error {
 	if err != nil {
 		return err
 	}
-	ours, base := benchkit.Median(p.Ours), benchkit.Median(p.Base)
+	ours, one := benchkit.Median(p.Ours), benchkit.Median(p.Base)
 	verdict := ""
 	if promised {
-		verdict = ", " + benchkit.AtMost(ours/base, stopBound)
+		verdict = ", " + benchkit.AtMost(ours/one, stopBound)
 	}
 	fmt.Printf("%s: stop of a task that waits, %s: median %.2f ms, one synced transaction: %.2f ms, ratio %.2f%s\n",
-		name, beside, ours, base, ours/base, verdict)
+		name, beside, ours, one, ours/one, verdict)
 	return nil
 }
 
