@@ -353,7 +353,7 @@ func (e *Engine) adopt(id string) error {
 	if err != nil || row.Cleared {
 		return err
 	}
-	t, err := e.restore(row)
+	t, err := e.restore(row, &record{})
 	if err != nil {
 		return err
 	}
