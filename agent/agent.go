@@ -92,7 +92,11 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		return p, err
 	}
 	server.SetStatus("opening the store")
-	if p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log}); err != nil {
+	err = patiently(store.ErrInUse, func() (err error) {
+		p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log})
+		return err
+	})
+	if err != nil {
 		p.store = nil
 		return p, err
 	}
@@ -123,7 +127,9 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	p.engine = tasks.New(tasks.Options{
 		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, QueueLimit: c.QueueLimit, LockWait: c.LockWait,
 		TermGrace: c.TermGrace, FenceFor: c.FenceFor, Retention: c.Retention,
-		Loading: func(done, total int) { server.SetStatus(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total)) },
+		Loading: func(done, total int) {
+			server.SetStatus(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
+		},
 	})
 	server.SetStatus("recovering the tasks")
 	if err := p.engine.Start(left); err != nil {

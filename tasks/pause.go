@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -20,7 +21,7 @@ func (e *Engine) Pause(id, who string) error {
 	if err != nil {
 		return err
 	}
-	err = t.change(who, "pause asked for", func(r *record) error {
+	err = t.ask(who, "pause asked for", func(r *record) error {
 		switch {
 		case r.State != Running && r.State != Committing:
 			return code.Errorf(code.TaskState, "the task is %s; only one that works can be paused", r.State)
@@ -49,7 +50,7 @@ func (e *Engine) Resume(id, who string) error {
 		return err
 	}
 	again := errors.New("it is not paused")
-	err = t.change(who, "resume asked for", func(r *record) error {
+	err = t.ask(who, "resume asked for", func(r *record) error {
 		switch {
 		case r.State.Final():
 			return code.Errorf(code.TaskState, "the task has ended (%s)", r.State)
@@ -75,7 +76,11 @@ func (e *Engine) SetLimit(id, who string, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
 		return code.Errorf(code.InvalidParameter, "%d bytes per second is no limit; 0 is none", bytesPerSecond)
 	}
-	return t.change(who, "limit set", func(r *record) error {
+	what := "the limit was taken away"
+	if bytesPerSecond > 0 {
+		what = fmt.Sprintf("limited to %d bytes per second", bytesPerSecond)
+	}
+	return t.ask(who, what, func(r *record) error {
 		switch {
 		case r.State.Final():
 			return code.Errorf(code.TaskState, "the task has ended (%s)", r.State)

@@ -40,7 +40,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		t.mu.Unlock()
 	}
 	again := false
-	err = t.change(o.Who, "stop asked for", func(r *record) error {
+	err = t.ask(o.Who, "stop asked for", func(r *record) error {
 		switch {
 		case r.State == Queued && r.Revert == nil, r.State == Running:
 		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
@@ -50,7 +50,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who}
 			return nil
 		case r.State == Committing:
-			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.Steps[r.current()].Name)
+			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.currentName())
 		case r.State == Failed:
 			return code.Errorf(code.TaskState, "the task has failed and its undo is not complete; Task.revert tries it again")
 		default:
@@ -63,7 +63,7 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		if o.Revert && t.verb.Contract.Revert != "" {
 			r.AtEnd = &request{At: now, Who: o.Who}
 		}
-		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.Steps[r.current()].Name}
+		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.currentName()}
 		return nil
 	})
 	if again {
@@ -79,7 +79,7 @@ func (t *task) stoppedMessage(r *record, who string) string {
 	if !r.effects() {
 		return fmt.Sprintf("stopped by %s before it began", who)
 	}
-	message := fmt.Sprintf("stopped by %s at step %s", who, r.Steps[r.current()].Name)
+	message := fmt.Sprintf("stopped by %s at step %s", who, r.currentName())
 	if p := t.progress.view(false); p.Done > 0 && p.Total > 0 {
 		message += fmt.Sprintf(", %.0f %% copied", p.Percent())
 	}
@@ -101,7 +101,7 @@ func (e *Engine) Preview(id string) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return Preview{}, err
 	}
@@ -127,7 +127,7 @@ func cancelable(r *record) (bool, string) {
 		}
 		return true, ""
 	case Committing:
-		return false, "it has passed its point of no return (step " + r.Steps[r.current()].Name + ")"
+		return false, "it has passed its point of no return (step " + r.currentName() + ")"
 	case Aborting, Recovering:
 		return false, "it is being undone already"
 	case Finished:
@@ -150,6 +150,11 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 	if err != nil {
 		return err
 	}
+	done, err := e.reserve(ctx, id) // two reverts at once would be in each other's way
+	if err != nil {
+		return err
+	}
+	defer done()
 	if again, err := t.revertible(); again || err != nil {
 		return err
 	}
@@ -163,7 +168,7 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 			return code.Errorf(code.ResourceTimeout, "the task has not come to rest: %w", ctx.Err())
 		}
 	}
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return err
 	}
@@ -197,26 +202,31 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !unknown(err) {
 		return err
 	}
 	keep = true
 	t.mu.Lock()
 	t.claim = claim
 	t.mu.Unlock()
+	if err != nil { // it has its locks until that is known
+		e.spawn(t.resolve)
+		return err
+	}
 	e.start(t)
 	return nil
 }
 
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
 func (t *task) revertible() (again bool, err error) {
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return false, err
 	}
-	reverted := r.Cause != nil && r.Cause.Kind == causeRevert
 	switch {
-	case r.Revert != nil && !r.State.Final(), r.State == Recovered && reverted:
+	case r.State == Cleared:
+		return false, unknownTask(r.ID)
+	case r.Revert != nil && (!r.State.Final() || r.State == Recovered):
 		return true, nil
 	case !r.State.Final():
 		return false, code.Errorf(code.TaskNotFinished, "the task has not ended; Task.stop cancels it")
@@ -234,6 +244,9 @@ func (t *task) revertible() (again bool, err error) {
 
 // unused asks the verb whether the result may have been used since the finish (G8). The caller holds the task's locks.
 func (t *task) unused(ctx context.Context, r *record) error {
+	if r.State == Cleared {
+		return unknownTask(r.ID) // since revertible looked
+	}
 	if r.State == Failed || r.Revert != nil && r.Revert.Retry || r.plan.Unused == nil {
 		return nil
 	}
@@ -279,7 +292,7 @@ func (t *task) revertRefused(why error) error {
 // revertAtEnd reverts a finished task whose flow was cancelled when it could not be stopped any more. If that is refused the
 // task stays finished and says why.
 func (t *task) revertAtEnd() {
-	r, err := t.load()
+	r, err := t.current()
 	if err == nil && r.AtEnd != nil {
 		err = t.engine.Revert(t.engine.ctx, t.id, r.AtEnd.Who)
 	}
@@ -306,19 +319,11 @@ func (e *Engine) Clear(id, who string) error {
 	if err != nil {
 		return err
 	}
-	err = t.change(who, "cleared", func(r *record) error {
+	return t.ask(who, "cleared", func(r *record) error {
 		if !r.State.Final() {
 			return code.Errorf(code.TaskState, "the task has not ended (%s); stop it or wait for it, then clear it", r.State)
-		}
-		if r.State == Cleared {
-			return code.Errorf(code.UnknownTask, "there is no task %s (it was cleared)", id)
 		}
 		r.State = Cleared
 		return nil
 	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-	if err != nil {
-		return err
-	}
-	e.forget(t)
-	return nil
 }

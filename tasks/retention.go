@@ -49,9 +49,12 @@ func (e *Engine) expire(now time.Time) {
 			continue
 		}
 		var err error
-		if jobs := e.options.Retention.Jobs; jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs {
+		switch jobs := e.options.Retention.Jobs; {
+		case jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs:
 			err = e.Clear(t.id, agentItself)
-		} else if end.expires != 0 && now.UnixMicro() >= end.expires {
+		case t.own && end.state == Finished: // that it was cleared at its end could not be recorded
+			err = e.Clear(t.id, agentItself)
+		case end.expires != 0 && now.UnixMicro() >= end.expires:
 			err = t.expire()
 		}
 		if err != nil && code.Of(err) != code.UnknownTask {
@@ -63,7 +66,7 @@ func (e *Engine) expire(now time.Time) {
 // expire gives up what a revert of a finished task would need. The task stays listed.
 func (t *task) expire() error {
 	again := errors.New("it is not finished any more")
-	err := t.change(agentItself, "not cleared in time: it can no longer be reverted", func(r *record) error {
+	err := t.ask(agentItself, "not cleared in time: it can no longer be reverted", func(r *record) error {
 		if r.State != Finished || r.Expired {
 			return again
 		}

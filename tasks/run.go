@@ -35,7 +35,7 @@ func (t *task) drive() {
 			err = t.undo()
 		}
 	}
-	if err != nil && !errors.Is(err, errShutdown) {
+	if err != nil && !errors.Is(err, errShutdown) && !t.state().Final() {
 		t.log().Error().Err(err).Msg("the task cannot go on; it keeps its state until the agent is restarted")
 		<-t.engine.closing // its locks stay with it
 	}
@@ -108,7 +108,7 @@ func (t *task) waitedTooLong(w *waiting) error {
 			return errStopped
 		}
 		r.State = Aborting
-		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), "waiting"}
+		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), ""}
 		return nil
 	}))
 }
@@ -378,6 +378,7 @@ func (r *record) end(s State, message string) {
 // call runs a function of a verb. A panic in it is an error of the task, not the end of the daemon.
 func (t *task) call(f func() error) (err error) {
 	defer func() {
+		t.noteThat("")
 		if p := recover(); p != nil {
 			t.log().Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a step panicked")
 			err = code.Errorf(code.InternalError, "a defect of the agent: %v", p)

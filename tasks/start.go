@@ -3,6 +3,7 @@ package tasks
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"vdsm-agent/internal/code"
@@ -79,10 +80,11 @@ func (e *Engine) read() ([]*task, error) {
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
+			spare := &record{}
 			for b := range work {
 				b.tasks, b.reasons = make([]*task, len(b.rows)), make([]error, len(b.rows))
 				for i, row := range b.rows {
-					b.tasks[i], b.reasons[i] = e.restore(row)
+					b.tasks[i], b.reasons[i] = e.restore(row, spare)
 					b.rows[i].Body = nil
 				}
 			}
@@ -132,11 +134,17 @@ func (e *Engine) setAside(id string, reason error) error {
 	return nil
 }
 
-// restore makes a task of a stored row.
-func (e *Engine) restore(row store.Record) (*task, error) {
-	r, err := readRecord(row)
-	if err != nil {
+// restore makes a task of a stored row. The record of one that has ended is not kept: it is read into spare.
+func (e *Engine) restore(row store.Record, spare *record) (*task, error) {
+	r := spare
+	if !State(row.State).Final() {
+		r = &record{}
+	}
+	if err := r.read(row); err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(Transitions, func(t Transition) bool { return t.From == r.State && t.From != Init }) {
+		return nil, fmt.Errorf("no stored task can be in the state %q", r.State)
 	}
 	v, ok := e.verbs[r.Verb]
 	if !ok {
@@ -175,6 +183,9 @@ func (r *record) makePlan(v *Verb) error {
 	for i, s := range plan.Steps {
 		if s.Name != r.Steps[i].Name {
 			return fmt.Errorf("step %d is %q, in the record %q", i+1, s.Name, r.Steps[i].Name)
+		}
+		if !slices.Contains([]StepState{StepWaiting, StepStarted, StepDone, StepUndone, StepUndoFailed}, r.Steps[i].State) {
+			return fmt.Errorf("no step can be in the state %q", r.Steps[i].State)
 		}
 	}
 	r.plan = plan

@@ -180,7 +180,7 @@ func (t *task) holders() []string {
 		out = append(out, why)
 	}
 	if r := t.record(); len(out) == 0 && r != nil && len(r.Steps) > 0 {
-		out = append(out, fmt.Sprintf("step %s has not returned", r.Steps[r.current()].Name))
+		out = append(out, fmt.Sprintf("step %s has not returned", r.currentName()))
 	}
 	return out
 }
@@ -193,7 +193,8 @@ func (t *task) enter(reserved bool) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, reserved)
+		r := t.record()
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, reserved, r.Revert != nil)
 	}
 	return t.claim
 }

@@ -24,10 +24,11 @@ type task struct {
 
 	// lock orders the changes of the record. It is a channel, not a mutex, so that a bubble of testing/synctest sees
 	// who waits for it. Whoever holds it may wait for the store, and for nothing else.
-	lock  chan struct{}
-	doubt bool                   // the last change's fate is unknown: look before the next; guarded by lock
-	rec   atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
-	end   atomic.Pointer[ended]  // set before rec becomes nil
+	lock   chan struct{}
+	doubt  *record                // a change whose fate is unknown: look before the next; guarded by lock
+	landed *record                // the last one that was found to be there after all; guarded by lock
+	rec    atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
+	end    atomic.Pointer[ended]  // set before rec becomes nil
 
 	progress progress
 
@@ -41,6 +42,7 @@ type task struct {
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string
+	note        string        // what the step waits for
 	bound       *time.Timer   // marks the task as stuck; nil = not started
 	idle        chan struct{} // closed when drive has returned
 }
@@ -70,7 +72,7 @@ func (t *task) log() *zerolog.Logger {
 // has recorded an end; everybody else uses load.
 func (t *task) record() *record { return t.rec.Load() }
 
-// load is the record of any task. Errors: 413 when that of an ended one cannot be read.
+// load is the record of any task; the caller holds lock, or does not mind one that is not published yet. Errors: 413 when that of an ended one cannot be read.
 func (t *task) load() (*record, error) {
 	if r := t.rec.Load(); r != nil {
 		return r, nil
@@ -79,7 +81,15 @@ func (t *task) load() (*record, error) {
 	if err != nil {
 		return nil, code.Errorf(code.TaskPersist, "the task has ended, and the rest of it cannot be read from the store now: %w", err)
 	}
-	return t.engine.understand(t.verb, row)
+	r, err := t.engine.understand(t.verb, row)
+	if err != nil { // looking at every ended task at the start would take too long
+		if aside := t.engine.setAside(t.id, err); aside != nil {
+			return nil, code.Errorf(code.TaskPersist, "%w", aside)
+		}
+		t.engine.forget(t)
+		return nil, code.Errorf(code.TaskPersist, "the task was set aside, see vdsm-agentctl store check: %w", err)
+	}
+	return r, nil
 }
 
 func (t *task) state() State {
@@ -139,6 +149,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	if err != nil {
 		return err
 	}
+	if before.State == Cleared {
+		return unknownTask(t.id)
+	}
 	after := before.clone()
 	if err := mutate(after); err != nil {
 		return err
@@ -163,9 +176,8 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 		c.Log = append(c.Log, store.Entry{Task: after.ID, At: after.Updated, Who: who, What: what})
 	}
 	if err := t.engine.store.Commit(c); err != nil {
-		t.doubt = errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
-		if t.doubt && before.State != Init {
-			t.engine.spawn(t.resolve)
+		if unknown(err) {
+			t.doubt = after
 		}
 		return storeError(err)
 	}
@@ -174,52 +186,79 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	return nil
 }
 
-// settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. The caller
-// holds lock.
-func (t *task) settleDoubt() error {
-	if !t.doubt {
-		return nil
-	}
-	row, err := t.engine.store.Get(t.id)
-	if err != nil {
-		return storeError(err)
-	}
-	have := t.version()
-	if row.Version == have {
-		t.doubt = false
-		return nil
-	}
-	after, err := t.engine.understand(t.verb, row)
-	if err != nil {
-		return err
-	}
-	t.doubt = false
-	t.publish("", after)
-	return nil
+func unknown(err error) bool {
+	return errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrConflict)
 }
 
-// resolve looks until it is known what became of a change whose fate was unknown, and lets the task go on from there.
-// Whoever asked for it was told that it is not known; it must not stay so.
+// ask is change for a client. One who was told that it is not known whether the request was recorded may never ask again, so
+// the task finds out by itself.
+func (t *task) ask(who, what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+	err := t.change(who, what, mutate, also...)
+	if unknown(err) {
+		t.engine.spawn(t.resolve)
+	}
+	return err
+}
+
+// resolve looks until it is known what became of a change whose fate was unknown.
 func (t *task) resolve() {
-	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		t.lock <- struct{}{}
-		err := t.settleDoubt()
-		<-t.lock
-		if err == nil {
-			break
-		}
+	for delay := retryFirst; t.settle() != nil; delay = min(2*delay, retryMost) {
 		select {
 		case <-time.After(delay):
 		case <-t.engine.closing:
 			return
 		}
 	}
-	switch s := t.state(); {
-	case s == Cleared:
-		t.engine.forget(t)
-	case !s.Final():
+}
+
+// settle is settleDoubt for those who do not hold the lock.
+func (t *task) settle() error {
+	t.lock <- struct{}{}
+	defer func() { <-t.lock }()
+	return t.settleDoubt()
+}
+
+// current is load for clients: of a task that has ended it waits for a change that is being recorded, so that nobody is shown
+// what others cannot see yet.
+func (t *task) current() (*record, error) {
+	if r := t.rec.Load(); r != nil {
+		return r, nil
+	}
+	t.lock <- struct{}{}
+	defer func() { <-t.lock }()
+	if err := t.settleDoubt(); err != nil {
+		return nil, err
+	}
+	return t.load()
+}
+
+// settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. Either way the
+// task goes on from what is recorded. The caller holds lock.
+func (t *task) settleDoubt() error {
+	if t.doubt == nil {
+		return nil
+	}
+	row, err := t.engine.store.Get(t.id)
+	if err != nil {
+		return storeError(err)
+	}
+	if row.Version == t.version() {
+		t.doubt = nil
+		if t.state().Final() {
+			t.unlock() // of a revert that was not recorded
+		}
+		return nil
+	}
+	after, err := t.engine.understand(t.verb, row)
+	if err != nil {
+		return err
+	}
+	t.doubt, t.landed = nil, t.doubt
+	t.publish("", after)
+	if !after.State.Final() {
 		t.engine.start(t)
 	}
+	return nil
 }
 
 // publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
@@ -229,10 +268,13 @@ func (t *task) publish(deferred string, r *record) {
 	if r.State.Final() {
 		t.unlock()
 	}
-	if r.Deferred != deferred {
-		t.engine.adopt(r.Deferred)
+	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil {
+		t.engine.spawn(func() { t.engine.adoptLater(id) })
 	}
 	t.show(r)
+	if r.State == Cleared {
+		t.engine.forget(t)
+	}
 	if before != r.State {
 		t.log().Info().Str("from", string(before)).Str("state", string(r.State)).Msg("task moved")
 	}
@@ -243,6 +285,17 @@ func (t *task) publish(deferred string, r *record) {
 		t.interrupt(errStopped)
 	}
 	t.wake()
+}
+
+// noteThat keeps what the step at work says of itself.
+func (t *task) noteThat(text string) {
+	t.mu.Lock()
+	changed := t.note != text
+	t.note = text
+	t.mu.Unlock()
+	if changed {
+		t.wake()
+	}
 }
 
 // wake tells everybody who waits for this task to look again.
@@ -268,8 +321,19 @@ func (t *task) turn() <-chan struct{} {
 // persist is change by the agent itself, for the task's own goroutine, which cannot go on without: it tries again until the store has it, the
 // task is not in a state where it applies, or the agent shuts down.
 func (t *task) persist(what string, mutate func(*record) error, also ...func(*record, *store.Change) error) error {
+	var mine *record
+	once := func(r *record) error {
+		if mine != nil && t.landed == mine {
+			return errLanded
+		}
+		mine = r
+		return mutate(r)
+	}
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := t.change(agentItself, what, mutate, also...)
+		err := t.change(agentItself, what, once, also...)
+		if errors.Is(err, errLanded) {
+			return nil
+		}
 		if code.Of(err) != code.TaskPersist {
 			return err
 		}
@@ -281,6 +345,9 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 		}
 	}
 }
+
+// errLanded: a change whose fate was unknown is there.
+var errLanded = errors.New("the change was recorded")
 
 const (
 	retryFirst = 50 * time.Millisecond

@@ -82,7 +82,11 @@ func (e *Engine) Get(id string) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	return t.view()
+	v, err := t.view()
+	if err == nil && v.State == Cleared {
+		err = unknownTask(id)
+	}
+	return v, err
 }
 
 // Summary returns what lists show of a task, without a look into the store. Errors: 401 unknown or cleared.
@@ -208,7 +212,7 @@ func (e *ended) summary(t *task) Summary {
 }
 
 func (t *task) view() (View, error) {
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return View{}, err
 	}
@@ -275,7 +279,7 @@ func (t *task) message(r *record) string {
 	case r.State == Queued:
 		return "waiting" + t.waitsFor()
 	case r.Paused != nil && (r.State == Running || r.State == Committing):
-		return "paused by " + r.Paused.Who + " at step " + r.Steps[r.current()].Name + t.waitsFor()
+		return "paused by " + r.Paused.Who + " at step " + r.currentName()
 	case r.State == Aborting && r.Cause != nil:
 		return r.Cause.Message + "; waiting until its work has ended"
 	case r.State == Recovering && r.Cause != nil:
@@ -283,7 +287,15 @@ func (t *task) message(r *record) string {
 	case len(r.Steps) == 0:
 		return string(r.State)
 	}
-	return "at step " + r.Steps[r.current()].Name
+	if slot := t.waitsFor(); slot != "" { // it was resumed
+		return "at step " + r.currentName() + ", waiting" + slot
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.note != "" {
+		return "at step " + r.currentName() + ": " + t.note
+	}
+	return "at step " + r.currentName()
 }
 
 func (t *task) waitsFor() string {

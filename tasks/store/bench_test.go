@@ -72,7 +72,7 @@ func commitBy(b *testing.B, writers int, commit func(Change) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "changes/s")
 }
 
-// BenchmarkLive walks 100,000 live tasks of 1 KiB.
+// BenchmarkLive walks 100,000 live tasks of 1.2 KiB.
 func BenchmarkLive(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "tasks.db")
 	filled(b, path, 100_000)

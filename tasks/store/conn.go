@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -162,6 +164,13 @@ func queryInt(conn *sqlite3.Conn, sql string) (n int, err error) {
 // damaged says whether err means that the file's content is wrong, not that the storage fails.
 func damaged(err error) bool {
 	return errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB)
+}
+
+// unread says whether what a check finds is not damage but that the storage answered an error to a read.
+func unread(problem string) bool {
+	_, text, found := strings.Cut(problem, "unable to get the page. error code=")
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	return found && err == nil && sqlite3.ErrorCode(n&0xff) == sqlite3.IOERR
 }
 
 // failedSync returns err if it is that of a sync, else nil.

@@ -3,11 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -24,7 +21,23 @@ import (
 const (
 	scriptChanges    = 4
 	scriptCheckpoint = 8
+	scriptHistory    = 4 // records of the old file, of which all but one are pruned, in steps of two
+	scriptPrune      = 2
 )
+
+// newScript makes a run on a new disk.
+func newScript(t *testing.T, fromOld bool) *scripted {
+	dir := t.TempDir()
+	if fromOld {
+		old(t, filepath.Join(dir, "tasks.db"), scriptHistory)
+	}
+	r := &scripted{t: t, d: newFaultDiskIn(t, dir), old: fromOld, prune: errNotMade}
+	for range scriptChanges {
+		r.answers = append(r.answers, errNotMade)
+	}
+	r.begun, r.ended = make([]int, scriptChanges+1), make([]int, scriptChanges+1)
+	return r
+}
 
 // scripted is one run of the script.
 type scripted struct {
@@ -32,12 +45,18 @@ type scripted struct {
 	d       *faultDisk
 	answers []error // of change i; errNotMade if there was none
 	next    uint64  // version of the counter
+
+	old    bool // it began with a file of the first schema, with a history, which is pruned
+	pruned int
+	prune  error
+
+	begun, ended []int // operations up to the call for change i, and at most so many up to its answer; the last is Prune's
 }
 
 var errNotMade = errors.New("not made")
 
 func options(d *faultDisk) Options {
-	return Options{Log: zerolog.Nop(), disk: d, checkpoint: scriptCheckpoint}
+	return Options{Log: zerolog.Nop(), disk: d, checkpoint: scriptCheckpoint, prune: scriptPrune}
 }
 
 // change i has four parts, so that a change that is there in part is seen.
@@ -62,17 +81,34 @@ func (r *scripted) run(s *SQLite) {
 				r.t.Fatal("a conflict was not seen")
 			}
 		}
+		if r.old && i == 2 {
+			r.call(scriptChanges, func() error {
+				r.pruned, r.prune = s.Prune(time.UnixMicro(scriptHistory+2), 1)
+				return r.prune
+			})
+		}
 		c, err := s.Get("counter")
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			continue // reads may fail too; the version would be a guess
 		}
 		r.next = c.Version + 1
-		r.answers[i] = s.Commit(change(i, r.next))
-		r.class(r.answers[i])
-		if errors.Is(r.answers[i], ErrUnavailable) {
-			time.Sleep(time.Minute) // of the bubble: past the retries
-		}
+		r.call(i, func() error {
+			r.answers[i] = s.Commit(change(i, r.next))
+			return r.answers[i]
+		})
 	}
+}
+
+// call makes a call and lets the store come to rest after it.
+func (r *scripted) call(i int, f func() error) {
+	r.begun[i] = r.d.counted()
+	err := f()
+	r.ended[i] = r.d.counted()
+	r.class(err)
+	if errors.Is(err, ErrUnavailable) {
+		time.Sleep(time.Minute) // of the bubble: past the retries
+	}
+	synctest.Wait() // the log was moved, if it was long enough
 }
 
 func (r *scripted) class(err error) {
@@ -121,15 +157,51 @@ func (r *scripted) look(s *SQLite, when string, unknown bool) {
 	if err != nil && !errors.Is(err, ErrNotFound) || int(c.Version) != there {
 		r.fail("%s: the counter is at %d, %d changes are there (%v)", when, c.Version, there, err)
 	}
+	if r.old {
+		r.lookAtHistory(s, when, unknown)
+	}
 	report, err := s.Check()
 	if err != nil || len(report.Problems) != 0 {
 		r.fail("%s: the check finds %v (%v)", when, report.Problems, err)
 	}
 }
 
+// lookAtHistory compares the old records with the answer of Prune: the oldest are gone, each with its trail.
+func (r *scripted) lookAtHistory(s *SQLite, when string, unknown bool) {
+	r.t.Helper()
+	gone, left := 0, []string{}
+	for i := range 2 * scriptHistory {
+		id := numbered(i).ID
+		_, err := s.Get(id)
+		log, logErr := s.Log(id)
+		if err != nil && !errors.Is(err, ErrNotFound) || logErr != nil {
+			r.fail("%s: reading %s: %v, %v", when, id, err, logErr)
+		}
+		switch found := err == nil; {
+		case found != (len(log) == 2) || !found && len(log) > 0:
+			r.fail("%s: of %s a part is there: record %v, %d log entries", when, id, found, len(log))
+		case !found && (i < scriptHistory || i == 2*scriptHistory-1 || len(left) > 0):
+			r.fail("%s: %s was removed", when, id)
+		case !found:
+			gone++
+		case i >= scriptHistory:
+			left = append([]string{id}, left...)
+		}
+	}
+	switch {
+	case gone < r.pruned, r.prune == nil && r.pruned != scriptHistory-1,
+		gone > r.pruned && (!unknown || !errors.Is(r.prune, ErrUnknown)):
+		r.fail("%s: %d records are gone, and Prune answered %d, %v", when, gone, r.pruned, r.prune)
+	}
+	page, err := s.History(Place{}, 10)
+	if !slices.EqualFunc(page, left, func(r Record, id string) bool { return r.ID == id }) {
+		r.fail("%s: the history is %v (%v), want %v", when, page, err, left)
+	}
+}
+
 func (r *scripted) fail(format string, args ...any) {
 	r.t.Helper()
-	r.t.Fatalf("%s\nfailed: %v\nanswers: %v", fmt.Sprintf(format, args...), r.d.failed, r.answers)
+	r.t.Fatalf("%s\nfailed: %v\nanswers: %v, %v", fmt.Sprintf(format, args...), r.d.failed, r.answers, r.prune)
 }
 
 // lookAfter opens what a crash left, in a directory of its own, and looks; then goes on with it once more.
@@ -160,6 +232,7 @@ func (r *scripted) crashes(when string) {
 type fault struct {
 	turn, again   int // as in faultDisk
 	reads, sticky bool
+	old           bool // the script begins with an old file
 	cause         error
 }
 
@@ -170,11 +243,12 @@ func eachPoint(t *testing.T, next func(n int) fault) map[string]int {
 	for n := 1; ; n += pointStride {
 		clean := true // also if go test decides not to run it
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			d := newFaultDisk(t)
 			f := next(n)
+			r := newScript(t, f.old)
+			d := r.d
 			d.turn, d.again, d.reads, d.sticky, d.cause = f.turn, f.again, f.reads, f.sticky, f.cause
 			clean = false // unless it says so
-			synctest.Test(t, func(t *testing.T) { clean = !failOnce(t, d) })
+			synctest.Test(t, func(t *testing.T) { r.t = t; clean = !failOnce(r) })
 			if !clean {
 				kinds[d.failed[min(f.again, 1)]]++
 			}
@@ -194,13 +268,20 @@ func TestStorageFails(t *testing.T) {
 		{"once", fault{cause: syscall.EIO}},
 		{"from then on", fault{sticky: true, cause: syscall.EIO}},
 		{"full once", fault{cause: syscall.ENOSPC}},
+		{"once, old file", fault{cause: syscall.EIO, old: true}},
+		{"from then on, old file", fault{sticky: true, cause: syscall.EIO, old: true}},
+		{"full once, old file", fault{cause: syscall.ENOSPC, old: true}},
+		{"read once, old file", fault{reads: true, cause: syscall.EIO, old: true}},
 		{"read once", fault{reads: true, cause: syscall.EIO}},
 		{"read from then on", fault{reads: true, sticky: true, cause: syscall.EIO}},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			kinds := eachPoint(t, func(n int) fault { f := mode.fault; f.turn = n; return f })
-			want := []string{"write tasks.db-wal", "sync tasks.db-wal", "write tasks.db", "sync tasks.db", "create tasks.db"}
+			want := []string{"write tasks.db-wal", "sync tasks.db-wal", "write tasks.db", "sync tasks.db"}
+			if !mode.fault.old {
+				want = append(want, "create tasks.db")
+			}
 			if mode.fault.reads {
 				want = []string{"read tasks.db-wal", "read tasks.db"}
 			}
@@ -215,8 +296,9 @@ func TestStorageFails(t *testing.T) {
 
 // The sync of a COMMIT in the middle of the script fails, and then an operation of the recovery.
 func TestStorageFailsInRecovery(t *testing.T) {
-	d := newFaultDisk(t) // learns which operation that is
-	synctest.Test(t, func(t *testing.T) { failOnce(t, d) })
+	learn := newScript(t, false) // which operation that is
+	d := learn.d
+	synctest.Test(t, func(t *testing.T) { learn.t = t; failOnce(learn) })
 	syncs, turn := 0, 0
 	for i, op := range d.done {
 		if op == "sync tasks.db-wal" {
@@ -240,11 +322,8 @@ func TestStorageFailsInRecovery(t *testing.T) {
 }
 
 // failOnce is one run, in a bubble. It answers whether the fault has come.
-func failOnce(t *testing.T, d *faultDisk) (hit bool) {
-	r := &scripted{t: t, d: d, answers: make([]error, scriptChanges)}
-	for i := range r.answers {
-		r.answers[i] = errNotMade
-	}
+func failOnce(r *scripted) (hit bool) {
+	t, d := r.t, r.d
 	path := filepath.Join(d.dir, "tasks.db")
 	s, err := Open(path, options(d))
 	if err != nil {
@@ -281,118 +360,4 @@ func failOnce(t *testing.T, d *faultDisk) (hit bool) {
 		r.fail("closing again: %v", err)
 	}
 	return hit
-}
-
-// A process dies after a failed sync, before it could write a new file. The next one finds the change that was
-// answered "unknown" in the page cache, and what it answers must survive a power cut although it comes after that in
-// the log.
-func TestStartAfterFailedSyncThenPowerCut(t *testing.T) {
-	d := newFaultDisk(t)
-	path := filepath.Join(d.dir, "tasks.db")
-	synctest.Test(t, func(t *testing.T) {
-		s := mustOpen(t, path, options(d))
-		mustCommit(t, s, Change{Put: []Record{{ID: "first", Version: 1}}})
-		mustCommit(t, s, Change{}) // writes nothing, syncs nothing
-		d.failNext("sync tasks.db-wal", true, syscall.EIO)
-		if err := s.Commit(Change{Put: []Record{{ID: "unknown", Version: 1}}}); !errors.Is(err, ErrUnknown) {
-			t.Fatal(err)
-		}
-		if err := s.Commit(Change{Put: []Record{{ID: "refused", Version: 1}}}); !errors.Is(err, ErrUnavailable) {
-			t.Fatal(err)
-		}
-		s.Close()
-		d.heal()
-		s = mustOpen(t, path, options(d))
-		mustCommit(t, s, Change{Put: []Record{{ID: "second", Version: 1}}})
-		for range 20 {
-			after := mustOpen(t, filepath.Join(d.powerCut(), "tasks.db"), Options{})
-			for _, id := range []string{"first", "second"} {
-				if _, err := after.Get(id); err != nil {
-					t.Errorf("%s was answered, but after a power cut: %v", id, err)
-				}
-			}
-			if err := after.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// A full disk is met before the COMMIT: the answer is "no", the file stays, and the next change goes on in it.
-func TestFullDiskIsANo(t *testing.T) {
-	d := newFaultDisk(t)
-	path := filepath.Join(d.dir, "tasks.db")
-	s := mustOpen(t, path, options(d))
-	mustCommit(t, s, Change{Put: []Record{{ID: "first", Version: 1}}})
-	for i := range 3 {
-		d.failNext("write tasks.db-wal", false, syscall.ENOSPC)
-		err := s.Commit(change(i, 1))
-		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no space") {
-			t.Fatalf("a full disk is answered %v", err)
-		}
-		d.heal()
-	}
-	mustCommit(t, s, change(1, 1))
-	mustClose(t, s)
-	if i := slices.IndexFunc(d.done, func(op string) bool { return strings.Contains(op, building) && !strings.HasPrefix(op, "remove") }); i >= 0 {
-		t.Errorf("the store was written anew: %s", d.done[i])
-	}
-}
-
-// One change fails in a group of several, by a conflict: it alone is refused. Then the COMMIT of a group fails: those
-// that would have been recorded are unknown, and what conflicted with one of them is not told that it conflicts.
-func TestGroup(t *testing.T) {
-	d := newFaultDisk(t)
-	synctest.Test(t, func(t *testing.T) {
-		s := mustOpen(t, filepath.Join(d.dir, "tasks.db"), options(d))
-		// write has the changes written as one group: they wait, in their order, while the writer is held.
-		write := func(group ...[]string) []error {
-			answers, held, wait := make([]error, len(group)), make(chan struct{}), sync.WaitGroup{}
-			wait.Go(func() { _ = s.send(0, func(*writer) error { <-held; return ErrConflict }) })
-			synctest.Wait()
-			for i, ids := range group {
-				var c Change
-				for _, id := range ids {
-					c.Put = append(c.Put, Record{ID: id, Version: 1})
-				}
-				wait.Go(func() { answers[i] = s.Commit(c) })
-				synctest.Wait()
-			}
-			close(held)
-			wait.Wait()
-			return answers
-		}
-		before := d.syncs()
-		file, err := os.Stat(s.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := write([]string{"a"}, []string{"b", "a"}, []string{"c"})
-		if got[0] != nil || !errors.Is(got[1], ErrConflict) || got[2] != nil {
-			t.Fatalf("the group was answered %v", got)
-		}
-		if n := d.syncs() - before; n != 1+1 { // the first in a log syncs its header too
-			t.Errorf("the group took %d syncs", n)
-		}
-		d.failNext("sync tasks.db-wal", false, syscall.EIO)
-		got = write([]string{"d"}, []string{"d"}, []string{"a"}, []string{"e"})
-		for i, want := range []error{ErrUnknown, ErrUnavailable, ErrUnavailable, ErrUnknown} {
-			if !errors.Is(got[i], want) {
-				t.Fatalf("the group was answered %v", got)
-			}
-		}
-		synctest.Wait() // the store has recovered
-		if now, err := os.Stat(s.path); err != nil || os.SameFile(file, now) {
-			t.Errorf("after a failed COMMIT the store goes on in the same file (%v)", err)
-		}
-		for id, want := range map[string]error{"a": nil, "b": ErrNotFound, "c": nil, "d": ErrNotFound, "e": ErrNotFound} {
-			if _, err := s.Get(id); !errors.Is(err, want) {
-				t.Errorf("%s: %v, want %v", id, err, want)
-			}
-		}
-		mustClose(t, s)
-	})
 }

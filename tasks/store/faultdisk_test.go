@@ -42,6 +42,16 @@ type faultDisk struct {
 	view   map[string]*inode // by name: what the process sees
 	sure   map[string]*inode // by name: what was there at the last sync of the directory
 	moves  []move            // since then
+
+	cutEach int // of so many operations, what a power cut in front of one would leave is kept; 0 = none
+	cuts    []cut
+}
+
+// cut is a power cut in front of an operation.
+type cut struct {
+	count int // of the operation
+	op    string
+	dir   string
 }
 
 // inode is one file.
@@ -115,6 +125,13 @@ func (d *faultDisk) syncs() (n int) {
 	return n
 }
 
+// counted returns how many operations there were.
+func (d *faultDisk) counted() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.count
+}
+
 // heal ends the failures.
 func (d *faultDisk) heal() {
 	d.mu.Lock()
@@ -136,6 +153,11 @@ func (d *faultDisk) fails(read bool, op, path string) error {
 	counted := read == d.reads
 	if counted {
 		d.count++
+		if d.cutEach > 0 && d.count%d.cutEach == 0 {
+			for range cutSubsets {
+				d.cuts = append(d.cuts, cut{d.count, name, d.leave()})
+			}
+		}
 	}
 	if d.failOp == name {
 		d.failOp, d.turn = "", d.count
@@ -212,6 +234,11 @@ func (d *faultDisk) syncFile(f *inode, err error) {
 func (d *faultDisk) powerCut() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.leave()
+}
+
+// leave is powerCut with the mutex held.
+func (d *faultDisk) leave() string {
 	names := maps.Clone(d.sure)
 	for _, m := range d.moves {
 		if d.rng.IntN(2) == 0 {

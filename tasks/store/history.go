@@ -46,7 +46,7 @@ func (s *SQLite) Prune(before time.Time, keep int) (removed int, err error) {
 	for at := (place{at: math.MinInt64}); ; {
 		var p pruned
 		var failure error
-		err := s.send(256*pruneRecords, func(w *writer) error { p, failure = w.prune(at, last); return failure })
+		err := s.send(256*s.prune, func(w *writer) error { p, failure = w.prune(at, last, s.prune); return failure })
 		switch {
 		case err == nil && p.end:
 			return removed + p.records, nil
@@ -86,8 +86,8 @@ type pruned struct {
 	end     bool   // there are no more
 }
 
-// prune makes one step: it removes the oldest records of the history behind at and up to last.
-func (w *writer) prune(at, last place) (p pruned, err error) {
+// prune makes one step: it removes the oldest records of the history behind at and up to last, at most limit.
+func (w *writer) prune(at, last place, limit int) (p pruned, err error) {
 	type old struct {
 		place
 		row int64
@@ -96,7 +96,7 @@ func (w *writer) prune(at, last place) (p pruned, err error) {
 	err = query(w.old, func() error {
 		batch = append(batch, old{place{w.old.ColumnInt64(0), w.old.ColumnText(1)}, w.old.ColumnInt64(2)})
 		return nil
-	}, at.at, at.id, last.at, last.id, pruneRecords)
+	}, at.at, at.id, last.at, last.id, limit)
 	if err != nil {
 		return p, err
 	}
@@ -122,6 +122,6 @@ func (w *writer) prune(at, last place) (p pruned, err error) {
 		}
 		p.records, entries = p.records+1, entries+int(w.conn.Changes())
 	}
-	p.end = len(batch) < pruneRecords
+	p.end = len(batch) < limit
 	return p, nil
 }

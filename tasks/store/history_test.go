@@ -83,7 +83,7 @@ func TestVersion1BecomesCurrent(t *testing.T) {
 func TestHistoryUsesItsIndex(t *testing.T) {
 	s := mustOpen(t, newPath(t), Options{})
 	mustCommit(t, s, Change{Put: []Record{cleared(1)}})
-	for _, st := range []*sqlite3.Stmt{s.r.history.keys, s.r.live.keys, s.w.old, s.r.oldest, s.r.count} {
+	for _, st := range []*sqlite3.Stmt{s.r.history.keys, s.r.history.rows, s.r.live.keys, s.r.live.rows, s.w.old, s.r.oldest, s.r.count} {
 		var plan []string
 		err := queryAll(s.r.conn, "EXPLAIN QUERY PLAN "+st.SQL(), func(st *sqlite3.Stmt) error {
 			plan = append(plan, st.ColumnText(3))
@@ -121,7 +121,7 @@ func TestPruneSteps(t *testing.T) {
 			var steps []int
 			for at, end := (place{at: -1}), false; !end; {
 				err := s.send(0, func(w *writer) error {
-					p, err := w.prune(at, place{at: int64(n)})
+					p, err := w.prune(at, place{at: int64(n)}, pruneRecords)
 					steps, at, end = append(steps, p.records), p.at, p.end
 					return err
 				})

@@ -41,7 +41,9 @@ func (s *SQLite) openReader() (*reader, error) {
 		{&r.count, `SELECT count(*) FROM task INDEXED BY task_live WHERE cleared = 0 AND id NOT IN (SELECT id FROM aside)`},
 		{&r.oldest, `SELECT updated, id FROM task INDEXED BY task_cleared
 			WHERE cleared = 1 AND id NOT IN (SELECT id FROM aside) ORDER BY updated DESC, id DESC LIMIT 1 OFFSET ?`},
+		{&r.live.rows, walkRows("created", "task_live", "cleared = 0", ">", "ASC")},
 		{&r.live.keys, walkKeys("created", "task_live", "cleared = 0", ">", "ASC")},
+		{&r.history.rows, walkRows("updated", "task_cleared", "cleared = 1", "<", "DESC")},
 		{&r.history.keys, walkKeys("updated", "task_cleared", "cleared = 1", "<", "DESC")},
 	} {
 		st, err := prepare(conn, p.sql)

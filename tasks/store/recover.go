@@ -166,5 +166,9 @@ func (s *SQLite) settle() (err error) {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.disk.resync(s.path+"-wal"), tx.Rollback())
+	// SQLite has removed it if the file is from before its log: the power failed while it was made.
+	if sizeOf(s.path+"-wal") > 0 {
+		err = s.disk.resync(s.path + "-wal")
+	}
+	return errors.Join(err, tx.Rollback())
 }

@@ -38,6 +38,7 @@ type Options struct {
 	disk       disk     // nil = the operating system
 	steps      []string // nil = the schema of this program
 	checkpoint int      // pages, 0 = checkpointPages
+	prune      int      // records in a step of Prune, 0 = pruneRecords
 }
 
 // SQLite is the Store in a SQLite file in WAL mode.
@@ -63,6 +64,7 @@ type SQLite struct {
 	disk       disk
 	steps      []string
 	checkpoint int // length of the log at which it is moved into the file, in pages
+	prune      int // records in a step of Prune
 
 	lock     *os.File
 	requests chan *request
@@ -95,7 +97,7 @@ func Open(path string, o Options) (*SQLite, error) {
 	}
 	s := &SQLite{
 		path: path, log: o.Log.With().Str("store", path).Logger(), busy: o.Busy, disk: o.disk, steps: o.steps,
-		checkpoint: o.checkpoint, requests: make(chan *request), closing: make(chan struct{}), stopped: make(chan struct{}),
+		checkpoint: o.checkpoint, prune: o.prune, requests: make(chan *request), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	if s.busy == 0 {
 		s.busy = defaultBusy
@@ -108,6 +110,9 @@ func Open(path string, o Options) (*SQLite, error) {
 	}
 	if s.checkpoint == 0 {
 		s.checkpoint = checkpointPages
+	}
+	if s.prune == 0 {
+		s.prune = pruneRecords
 	}
 	if err := examine(current(path), len(s.steps)); err != nil {
 		return nil, err
@@ -192,6 +197,8 @@ func (s *SQLite) prepareFile(conn *sqlite3.Conn) error {
 	} else if st.Size() <= quickCheckUpTo {
 		if problems, err := checkPages(conn, "quick_check(1)"); err != nil {
 			return err
+		} else if len(problems) > 0 && unread(problems[0]) {
+			return fmt.Errorf("reading it failed: %s", problems[0])
 		} else if len(problems) > 0 {
 			return corrupt(s.path, problems[0])
 		}

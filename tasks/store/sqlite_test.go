@@ -48,7 +48,7 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "tasks.db"
 func numbered(i int) Record {
 	at := time.UnixMicro(int64(i)).UTC()
 	return Record{ID: fmt.Sprintf("task-%06d", i), Version: 1, Verb: "Volume.copy", State: "queued", Created: at, Updated: at,
-		Body: bytes.Repeat([]byte("x"), 900)}
+		Body: bytes.Repeat([]byte("x"), 1200)}
 }
 
 // filled makes a store with n tasks and closes it.
@@ -444,4 +444,39 @@ func TestCheckChangesNothing(t *testing.T) {
 	unchanged(t, path, before)
 	mustClose(t, mustOpen(t, path, Options{}))
 	sound("after that recovery", path)
+}
+
+// An index that names a record that is gone, or another one, costs that record only.
+func TestLiveSeesAWrongIndex(t *testing.T) {
+	path := newPath(t)
+	filled(t, path, 1000)
+	withSQL(t, path, `PRAGMA writable_schema = ON; CREATE TABLE saved AS SELECT * FROM sqlite_schema WHERE name = 'task_live';
+		DELETE FROM sqlite_schema WHERE name = 'task_live'`)
+	withSQL(t, path, `DELETE FROM task WHERE id = 'task-000300'; UPDATE task SET id = 'other' WHERE id = 'task-000600'`)
+	withSQL(t, path, `PRAGMA writable_schema = ON; INSERT INTO sqlite_schema SELECT * FROM saved`)
+	withSQL(t, path, `DROP TABLE saved`)
+	var log bytes.Buffer
+	s := mustOpen(t, path, Options{Log: zerolog.New(&log)})
+	i := 0
+	err := s.Live(func(r Record) error {
+		if i == 300 || i == 600 {
+			i++
+		}
+		if want := numbered(i); r.ID != want.ID || !bytes.Equal(r.Body, want.Body) {
+			return fmt.Errorf("record %d is %s", i, r.ID)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != 1000 {
+		t.Fatalf("%d records are seen: %v", i, err)
+	}
+	for _, id := range []string{"task-000300", "task-000600"} {
+		if !strings.Contains(log.String(), id) {
+			t.Errorf("%s is not told of: %s", id, &log)
+		}
+	}
+	if _, err := s.Get("other"); err != nil {
+		t.Error(err)
+	}
 }

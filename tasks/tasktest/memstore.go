@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -62,10 +61,10 @@ func NewMemStore() *MemStore {
 	}
 }
 
-// Crash returns what a process would find that started now: every change that was answered, and of the open ones any
-// subset, as rng decides, in their order. The receiver is not changed and can go on, so one run can be crashed at
-// every point; close it to make its process dead.
-func (m *MemStore) Crash(rng *rand.Rand) *MemStore {
+// Crash returns what a process would find that started now: every change that was answered, and of the open ones, in their
+// order, those for which keep says so. The receiver is not changed and can go on, so one run can be crashed at every point;
+// close it to make its process dead.
+func (m *MemStore) Crash(keep func() bool) *MemStore {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := NewMemStore()
@@ -76,11 +75,18 @@ func (m *MemStore) Crash(rng *rand.Rand) *MemStore {
 	maps.Copy(n.fences, m.fences)
 	maps.Copy(n.aside, m.aside)
 	for _, o := range m.open {
-		if rng.IntN(2) == 0 {
+		if keep() {
 			_ = n.apply(o.change) // a change that conflicts with what is there was not written
 		}
 	}
 	return n
+}
+
+// Open is how many changes are open: a crash now asks keep so many times.
+func (m *MemStore) Open() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.open)
 }
 
 // Counter returns the counts so far.

@@ -1,10 +1,14 @@
 package mock
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// worker stands for a process: it ends at the signal that its kind ends at.
+// worker stands for a process: it ends at the signal that its kind ends at, or when its work is done.
 type worker struct {
 	world  *World
+	task   string
 	kind   string
 	gone   chan struct{}
 	mu     sync.Mutex
@@ -12,13 +16,25 @@ type worker struct {
 	once   sync.Once
 }
 
-func (w *World) newWorker(kind string) *worker {
+// newWorker starts a worker that works for so long; 0 = until a signal ends it.
+func (w *World) newWorker(task, kind string, lasts time.Duration) *worker {
 	w.mu.Lock()
-	w.workers++
+	w.workers[task]++
 	w.mu.Unlock()
-	wk := &worker{world: w, kind: kind, gone: make(chan struct{})}
-	if kind == Immortal {
+	wk := &worker{world: w, task: task, kind: kind, gone: make(chan struct{})}
+	switch {
+	case kind == Immortal:
 		go func() { <-w.released; wk.end(true) }()
+	case lasts > 0:
+		go func() {
+			timer := time.NewTimer(lasts)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+				wk.end(false)
+			case <-wk.gone:
+			}
+		}()
 	}
 	return wk
 }
@@ -29,7 +45,7 @@ func (w *worker) end(bySignal bool) {
 		w.signal = bySignal
 		w.mu.Unlock()
 		w.world.mu.Lock()
-		w.world.workers--
+		w.world.workers[w.task]--
 		w.world.mu.Unlock()
 		close(w.gone)
 	})
