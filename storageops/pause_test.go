@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vdsm-agent/internal/code"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/store"
@@ -302,4 +303,46 @@ func TestPauseOfAWipe(t *testing.T) {
 	h.must(os.WriteFile(zeros, nil, 0o600))
 	h.must(os.Truncate(zeros, 320<<20))
 	h.run("cmp", zeros, found[0])
+}
+
+// TestDomainLimit: a copy with the limit of its domain would take months. It ends because the limit is taken away.
+func TestDomainLimit(t *testing.T) {
+	h := newPausable(t, domain.FormatRaw)
+	h.shut()
+	h.copy("RAW")
+	h.must(h.SetLimit(taskID, "tester", 1<<40))
+	limit := func(domain string, n int64) (any, error) {
+		return h.call("Domain.setLimits", map[string]any{"storagedomainID": domain, "bytesPerSecond": n})
+	}
+	for _, c := range []struct {
+		domain string
+		n      int64
+		code   code.Code
+	}{{imgA, 1, code.DomainDoesNotExist}, {sd, -1, code.InvalidParameter}, {sd, 10, 0}} {
+		if _, err := limit(c.domain, c.n); code.Of(err) != c.code {
+			t.Fatalf("a limit of %d: %v", c.n, err)
+		}
+	}
+	close(h.gate)
+	_, err := h.Wait(t.Context(), taskID, func(tasks.Summary) bool { return !h.view().LastCheckpoint.IsZero() })
+	h.must(err)
+	if v := h.view(); v.State != tasks.Running || v.Progress.Done > 4<<20 {
+		t.Errorf("it is %s with %d bytes", v.State, v.Progress.Done)
+	}
+	_, err = limit(sd, 0)
+	h.must(err)
+	h.finish()
+}
+
+func (h *pausable) call(name string, params map[string]any) (any, error) {
+	h.t.Helper()
+	raw, err := json.Marshal(params)
+	h.must(err)
+	for _, c := range h.storage.Calls() {
+		if c.Name == name {
+			return c.Answer(h.t.Context(), raw)
+		}
+	}
+	h.t.Fatalf("there is no %s", name)
+	return nil, nil
 }
