@@ -25,17 +25,23 @@ type bench struct {
 	t     *testing.T
 	store *tasktest.MemStore
 	world *mock.World
+	with  []func(*tasks.Options)
 }
 
-func newBench(t *testing.T) *bench {
-	return (&bench{t: t, store: tasktest.NewMemStore(), world: mock.NewWorld()}).start(nil)
+// newBench starts an engine; with changes its options, also those of the engines that follow it.
+func newBench(t *testing.T, with ...func(*tasks.Options)) *bench {
+	return (&bench{t: t, store: tasktest.NewMemStore(), world: mock.NewWorld(), with: with}).start(nil)
 }
 
 // start makes an engine on what the store has, as a fresh process would.
 func (b *bench) start(left map[string][]tasks.Worker) *bench {
 	b.t.Helper()
-	next := &bench{t: b.t, store: b.store, world: b.world}
-	next.Engine = tasks.New(tasks.Options{Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop()})
+	next := &bench{t: b.t, store: b.store, world: b.world, with: b.with}
+	o := tasks.Options{Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop()}
+	for _, change := range b.with {
+		change(&o)
+	}
+	next.Engine = tasks.New(o)
 	if err := next.Start(left); err != nil {
 		b.t.Fatal(err)
 	}

@@ -377,6 +377,13 @@ func (lt *lockTable) hasLocks(c *claim) bool {
 	return c.state != claimBlocked
 }
 
+// hasSlot says whether the claim has been granted and counts against its class.
+func (lt *lockTable) hasSlot(c *claim) bool {
+	lt.mu.Lock()
+	defer lt.mu.Unlock()
+	return c.state == claimGranted && c.slot
+}
+
 // sentences says in words what is waited for.
 func (w *waiting) sentences() []string {
 	var out []string

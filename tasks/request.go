@@ -58,7 +58,6 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		}
 		now := time.Now().UTC()
 		r.State = Aborting
-		r.Paused = nil
 		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
 		if o.Revert && t.verb.Contract.Revert != "" {
 			r.AtEnd = &request{At: now, Who: o.Who}

@@ -24,7 +24,7 @@ func (t *task) drive() {
 		case Queued:
 			err = t.acquire()
 		case Running, Committing:
-			if t.isPaused() {
+			if t.isPaused() || !t.hasSlot() {
 				err = t.stayPaused()
 			} else {
 				err = t.forward()
@@ -132,6 +132,7 @@ func (t *task) unlessStopped(err error) error {
 // forward runs the steps that are not done, then records the finish. It returns nil when the state tells what comes
 // next.
 func (t *task) forward() error {
+	t.forgetPause()
 	ctx, end := t.begin()
 	defer end()
 	for i := range t.plan().Steps {
@@ -139,9 +140,13 @@ func (t *task) forward() error {
 			continue
 		}
 		if t.isPaused() {
-			return nil
+			return t.restBefore(i)
 		}
-		if err := t.runStep(ctx, i); err != nil {
+		err := t.runStep(ctx, i)
+		if errors.Is(err, errPaused) && t.record().Steps[i].State == StepWaiting {
+			return t.restBefore(i)
+		}
+		if err != nil {
 			return t.stepFailed(ctx, i, err)
 		}
 		if s := t.state(); s.Final() || s == Recovering || ctx.Err() != nil {
@@ -218,8 +223,11 @@ func (t *task) recordPlan(ctx context.Context, i int) error {
 		what += ": point of no return"
 	}
 	return t.persist(what, func(r *record) error {
-		if r.State == Aborting {
+		switch {
+		case r.State == Aborting:
 			return errStopped
+		case r.Paused != nil: // while the plan was made
+			return errPaused
 		}
 		now := time.Now().UTC()
 		r.stepsDone(i, now)

@@ -157,12 +157,12 @@ func (t *task) unstick() {
 	}
 }
 
-// calm forgets a stop that no longer has anything to end: it was lost, or the undo begins.
+// calm forgets a stop or a pause that no longer has anything to end: the stop was lost, or the undo begins.
 func (t *task) calm() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.answered = false
-	if errors.Is(t.interrupted, errStopped) {
+	if !errors.Is(t.interrupted, errShutdown) {
 		t.interrupted = nil
 	}
 }
@@ -196,6 +196,14 @@ func (t *task) enter(reserved bool) *claim {
 		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, reserved)
 	}
 	return t.claim
+}
+
+// hasSlot says whether the task has all that it needs to work. One that was paused before a restart has no slot.
+func (t *task) hasSlot() bool {
+	t.mu.Lock()
+	c := t.claim
+	t.mu.Unlock()
+	return c != nil && t.engine.locks.hasSlot(c)
 }
 
 // resume has in the lock table again what the task had before a restart.

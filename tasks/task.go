@@ -158,6 +158,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	if err := checkTransition(before.State, after.State); err != nil {
 		return err
 	}
+	if after.State != Running && after.State != Committing {
+		after.Paused = nil // only one that works can be paused
+	}
 	after.Updated = time.Now().UTC()
 	after.Done, after.Total = t.progress.bytes()
 	c := store.Change{}
@@ -260,7 +263,7 @@ func (t *task) settleDoubt() error {
 	return nil
 }
 
-// publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
+// publish shows a record that the store has to all readers and, if it is a stop or a pause, to the task's own goroutine. Who sees a
 // final state finds the task's locks free, and the task that it put off known. deferred is what was put off before.
 func (t *task) publish(deferred string, r *record) {
 	before, paused := t.state(), t.isPaused()
@@ -280,8 +283,11 @@ func (t *task) publish(deferred string, r *record) {
 	if before != r.State || paused != t.isPaused() {
 		t.engine.events.publish(Moved, t)
 	}
-	if r.State == Aborting && r.Stop != nil {
+	switch {
+	case r.State == Aborting && r.Stop != nil:
 		t.interrupt(errStopped)
+	case r.Paused != nil && !paused && r.inSlices():
+		t.interrupt(errPaused)
 	}
 	t.wake()
 }
