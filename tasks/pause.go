@@ -127,7 +127,7 @@ func (t *task) stayPaused() error {
 	if err := t.silence(t.engine.ctx); err != nil {
 		return err
 	}
-	c := t.enter(false)
+	c := t.enter(nil)
 	for {
 		turn := t.turn()
 		var granted <-chan struct{}

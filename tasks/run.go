@@ -63,7 +63,7 @@ const agentItself = "agent"
 func (t *task) acquire() error {
 	ctx, end := t.begin()
 	defer end()
-	c := t.enter(false)
+	c := t.enter(nil)
 	var tooLong <-chan time.Time
 	if limit := t.engine.options.LockWait; limit > 0 {
 		timer := time.NewTimer(limit)

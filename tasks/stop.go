@@ -188,12 +188,12 @@ func (t *task) holders() []string {
 // plan is what the verb does; only of a task that has not ended.
 func (t *task) plan() *Plan { return t.record().plan }
 
-// enter takes the task's place in the lock table, once. reserved says that one was reserved for it.
-func (t *task) enter(reserved bool) *claim {
+// enter takes the task's place in the lock table, once. kept is the seat that was kept for it, or nil.
+func (t *task) enter(kept *seat) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, reserved)
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, kept)
 	}
 	return t.claim
 }
