@@ -280,7 +280,7 @@ func (t *task) publish(deferred string, r *record) {
 	if before != r.State {
 		t.log().Info().Str("from", string(before)).Str("state", string(r.State)).Msg("task moved")
 	}
-	if before != r.State || paused != t.isPaused() {
+	if before != Init && (before != r.State || paused != t.isPaused()) { // of a new task it is told when the task is known
 		t.engine.events.publish(Moved, t)
 	}
 	switch {
