@@ -429,9 +429,32 @@ func TestLeftover(t *testing.T) {
 			t.Errorf("the task with a live leftover is %s, stuck %v", v.State, v.Stuck)
 		}
 		close(left.gone)
+		synctest.Wait()
+		if v := b.view(id); v.Stuck != nil {
+			t.Errorf("the leftover is gone, and the task is stuck: %+v", v.Stuck)
+		}
 		if v := b.ended(id); v.State != tasks.Finished {
 			t.Errorf("ended %s", v.State)
 		}
+	})
+}
+
+// TestLeftoverThatEnds: a task whose leftover was gone in time is not stuck later, however long it works.
+func TestLeftoverThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		id := b.submit(busy(time.Hour))
+		synctest.Wait()
+		b.stop()
+		left := &leftover{gone: make(chan struct{})}
+		b = b.start(map[string][]tasks.Worker{id: {left}})
+		<-time.After(time.Second)
+		close(left.gone)
+		<-time.After(time.Minute)
+		if v := b.view(id); v.State != tasks.Running || v.Stuck != nil {
+			t.Errorf("the task is %s, stuck %+v", v.State, v.Stuck)
+		}
+		b.ended(id)
 	})
 }
 

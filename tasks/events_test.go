@@ -94,6 +94,11 @@ func TestEventsOfALife(t *testing.T) {
 			b.world.Release()
 			b.ended(id)
 		}, []string{"queued", "running", "aborting", "aborting stuck", "recovering stuck", "recovered"}},
+		{"stop lost, and then long work", steps(mock.Knobs{Pace: time.Hour, DecidedBy: "libvirt", Finished: true}, mock.Knobs{Pace: time.Hour}), func(b *bench, id string) {
+			synctest.Wait()
+			b.stopTask(id)
+			b.ended(id)
+		}, []string{"queued", "running", "aborting", "committing", "finished"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

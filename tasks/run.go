@@ -19,6 +19,9 @@ func (t *task) drive() {
 	defer t.afterEnd()
 	defer t.leave()
 	err := t.silence(t.engine.ctx) // what a former run left must be gone first (G13)
+	if s := t.state(); err == nil && s != Aborting && s != Recovering {
+		t.endBound()
+	}
 	for err == nil && !t.state().Final() {
 		switch t.state() {
 		case Queued:
@@ -256,6 +259,7 @@ func (t *task) stepDone(i int) error {
 	if step.DecidedBy == "" {
 		return nil
 	}
+	defer t.endBound()
 	defer t.calm()
 	return t.persist(fmt.Sprintf("%s answered: step %s is done", step.DecidedBy, step.Name), func(r *record) error {
 		r.StopLost = r.StopLost || r.State == Aborting

@@ -123,13 +123,29 @@ func (t *task) watchBound() {
 	if t.bound != nil {
 		return
 	}
-	t.bound = time.AfterFunc(t.verb.Contract.Bound, func() {
-		if t.state().Final() {
+	var timer *time.Timer
+	timer = time.AfterFunc(t.verb.Contract.Bound, func() {
+		t.mu.Lock()
+		over := t.bound != timer
+		t.mu.Unlock()
+		if over || t.state().Final() {
 			return
 		}
 		t.log().Error().Strs("holders", t.holders()).Msg("the task is stuck: it is past its bound")
 		t.stick("")
 	})
+	t.bound = timer
+}
+
+// endBound ends what watchBound began: the task is not being stopped any more, and what it waited for is gone.
+func (t *task) endBound() {
+	t.mu.Lock()
+	if t.bound != nil {
+		t.bound.Stop()
+		t.bound = nil
+	}
+	t.mu.Unlock()
+	t.unstick()
 }
 
 // stick marks the task as stuck. why is "" when what holds it is to be looked up each time somebody asks.
