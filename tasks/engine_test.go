@@ -26,6 +26,7 @@ type bench struct {
 	store *tasktest.MemStore
 	world *mock.World
 	with  []func(*tasks.Options)
+	hook  *atomic.Pointer[func(store.Change) error] // see onCommit
 }
 
 // newBench starts an engine; with changes its options, also those of the engines that follow it.
@@ -36,7 +37,17 @@ func newBench(t *testing.T, with ...func(*tasks.Options)) *bench {
 // start makes an engine on what the store has, as a fresh process would.
 func (b *bench) start(left map[string][]tasks.Worker) *bench {
 	b.t.Helper()
-	next := &bench{t: b.t, store: b.store, world: b.world, with: b.with}
+	next := &bench{t: b.t, store: b.store, world: b.world, with: b.with, hook: b.hook}
+	if next.hook == nil { // the store is new
+		hook := &atomic.Pointer[func(store.Change) error]{}
+		next.hook = hook
+		next.store.OnCommit = func(c store.Change) error {
+			if f := hook.Load(); f != nil && *f != nil {
+				return (*f)(c)
+			}
+			return nil
+		}
+	}
 	o := tasks.Options{Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop()}
 	for _, change := range b.with {
 		change(&o)
@@ -57,6 +68,9 @@ func (b *bench) stop() {
 		b.t.Error(err)
 	}
 }
+
+// onCommit has f called by the store from now on.
+func (b *bench) onCommit(f func(store.Change) error) { b.hook.Store(&f) }
 
 func (b *bench) submit(p mock.Params) string {
 	b.t.Helper()
@@ -501,12 +515,12 @@ func TestStoreTrouble(t *testing.T) {
 				id := b.submit(steps(slow))
 				synctest.Wait()
 				var broken atomic.Bool
-				b.store.OnCommit = func(store.Change) error {
+				b.onCommit(func(store.Change) error {
 					if broken.Load() {
 						return failure
 					}
 					return nil
-				}
+				})
 				broken.Store(true)
 				wantCode(t, b.Stop(id, tasks.StopOptions{}), code.TaskPersist, "")
 				_, err := b.Submit(t.Context(), tasks.Submission{Verb: "Mock.run", Params: encode(t, steps(slow))})

@@ -205,10 +205,10 @@ func TestQueueLimitAfterTrouble(t *testing.T) {
 				b.submit(busy(time.Hour))
 				synctest.Wait()
 				for range 5 {
-					b.store.OnCommit = func(store.Change) error { return failure }
+					b.onCommit(func(store.Change) error { return failure })
 					_, err := b.Submit(t.Context(), tasks.Submission{Verb: "Mock.run", Params: encode(t, busy(time.Minute))})
 					wantCode(t, err, code.TaskPersist, "")
-					b.store.OnCommit = nil
+					b.onCommit(nil)
 				}
 				b.submit(busy(time.Minute))
 				<-time.After(time.Minute)
@@ -324,7 +324,7 @@ func TestQueueLimitHoldsForConcurrentSubmits(t *testing.T) {
 		b.submitAs(tasks.Submission{Verb: "Test.merge", Params: encode(t, busy(time.Hour, "image/1"))})
 		b.submitAs(tasks.Submission{Verb: "Test.merge", Params: encode(t, busy(time.Hour, "image/1"))}) // the queue is full
 		synctest.Wait()
-		b.store.OnCommit = func(store.Change) error { <-disk; return nil }
+		b.onCommit(func(store.Change) error { <-disk; return nil })
 		for range 5 { // each alone could run at once, but not two
 			go func() {
 				_, err := b.Submit(t.Context(), tasks.Submission{Verb: "Mock.run", Params: encode(t, busy(time.Hour, "image/2"))})

@@ -53,7 +53,8 @@ func (t *task) afterEnd() {
 	case end.atEnd:
 		t.revertAtEnd()
 	case t.own:
-		if err := t.engine.Clear(t.id, agentItself); err != nil {
+		err := t.insist(func() error { return t.engine.Clear(t.id, agentItself) })
+		if err != nil && !errors.Is(err, errShutdown) && code.Of(err) != code.UnknownTask {
 			t.log().Warn().Err(err).Msg("the agent's own task could not be cleared")
 		}
 	}

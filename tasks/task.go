@@ -271,7 +271,9 @@ func (t *task) publish(deferred string, r *record) {
 		t.unlock()
 	}
 	if r.Deferred != deferred {
-		t.engine.adopt(r.Deferred)
+		if err := t.engine.adopt(r.Deferred); err != nil { // it is there, so it can be read when the store is well
+			t.engine.spawn(func() { t.engine.resolveSubmit(r.Deferred) })
+		}
 	}
 	t.show(r)
 	if r.State == Cleared {
@@ -332,6 +334,23 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 			return err
 		}
 		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
+		select {
+		case <-time.After(delay):
+		case <-t.engine.closing:
+			return errShutdown
+		}
+	}
+}
+
+// insist asks as a client would, again and again until the store takes the request or another error answers it. errShutdown if the
+// agent goes first.
+func (t *task) insist(ask func() error) error {
+	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		err := ask()
+		if code.Of(err) != code.TaskPersist {
+			return err
+		}
+		t.log().Warn().Err(err).Dur("retry", delay).Msg("the store does not take what follows the task's end; trying again")
 		select {
 		case <-time.After(delay):
 		case <-t.engine.closing:
