@@ -26,17 +26,6 @@ type modelClaim struct {
 	counted bool // waits for its first grant
 }
 
-func conflict(a, b []Lock) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x.Key == y.Key && (x.Exclusive || y.Exclusive) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // hasLocks says whether nothing that came before is in the way of the claim.
 func (m *lockModel) hasLocks(c *modelClaim) bool {
 	for _, other := range m.claims {
@@ -120,7 +109,8 @@ func TestLockTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &lockModel{limits: map[Class]int{ClassCopy: 1, ClassLight: 2}}
 		lt := newLockTable(m.limits)
-		reserved, last := 0, 0
+		var seats []*seat
+		last := 0
 		aClass := rapid.SampledFrom(classes)
 		add := func(c *modelClaim) {
 			m.claims = append(m.claims, c)
@@ -142,38 +132,47 @@ func TestLockTable(t *testing.T) {
 			}
 			return some[rapid.IntRange(0, len(some)-1).Draw(t, "claim")]
 		}
-		enter := func(t *rapid.T, viaReserve bool) {
-			c := fresh(t)
+		enter := func(c *modelClaim, kept *seat) {
 			c.wants, c.counted = true, true
-			c.real = lt.enter(c.task, c.class, c.locks, viaReserve, false)
+			c.real = lt.enter(c.task, c.class, c.locks, kept)
 			add(c)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"enter": func(t *rapid.T) { enter(t, false) },
-			"submit": func(t *rapid.T) {
-				if reserved > 0 {
-					reserved--
-					enter(t, true)
+			"enter": func(t *rapid.T) { enter(fresh(t), nil) },
+			"use a seat": func(t *rapid.T) {
+				if len(seats) > 0 {
+					c := fresh(t)
+					c.class, c.locks = seats[0].class, seats[0].locks
+					enter(c, seats[0])
+					seats = seats[1:]
 				}
 			},
 			"reserve": func(t *rapid.T) {
 				limit, c := rapid.IntRange(0, 4).Draw(t, "limit"), fresh(t)
 				m.claims = append(m.claims, c) // for a look
-				most := m.limits[c.class]
-				atOnce := m.hasLocks(c) && m.ready(c.class) == 0 && (most == 0 || m.used(c.class) < most)
+				most, seated := m.limits[c.class], 0
+				atOnce := m.hasLocks(c) && m.ready(c.class) == 0
 				m.claims = m.claims[:len(m.claims)-1]
-				want := limit == 0 || m.waiting()+reserved < limit || atOnce
-				if got := lt.reserve(limit, c.class, c.locks); got != want {
-					t.Fatalf("a place in a queue of %d with limit %d: %v, want %v", m.waiting()+reserved, limit, got, want)
+				for _, kept := range seats {
+					atOnce = atOnce && !conflict(kept.locks, c.locks)
+					if kept.class == c.class {
+						seated++
+					}
 				}
-				if want {
-					reserved++
+				atOnce = atOnce && (most == 0 || m.used(c.class)+seated < most)
+				want := limit == 0 || m.waiting()+len(seats) < limit || atOnce
+				kept := lt.reserve(limit, c.class, c.locks)
+				if (kept != nil) != want {
+					t.Fatalf("a seat in a queue of %d with limit %d: %v, want %v", m.waiting()+len(seats), limit, kept, want)
+				}
+				if kept != nil {
+					seats = append(seats, kept)
 				}
 			},
 			"give back": func(*rapid.T) {
-				if reserved > 0 {
-					reserved--
-					lt.giveBack()
+				if len(seats) > 0 {
+					lt.giveBack(seats[0])
+					seats = seats[1:]
 				}
 			},
 			"leave": func(t *rapid.T) {
@@ -223,7 +222,7 @@ func TestLockTable(t *testing.T) {
 				m.serve()
 			},
 			"restart": func(t *rapid.T) { // those that worked have everything again, then the others wait in their order
-				lt, reserved = newLockTable(m.limits), 0
+				lt, seats = newLockTable(m.limits), nil
 				var first, then []*modelClaim
 				for _, c := range m.claims {
 					if c.counted {
@@ -237,7 +236,7 @@ func TestLockTable(t *testing.T) {
 					c.real = lt.resume(c.task, c.class, c.locks, !c.slot)
 				}
 				for _, c := range then {
-					c.real = lt.enter(c.task, c.class, c.locks, false, false)
+					c.real = lt.enter(c.task, c.class, c.locks, nil)
 				}
 				m.claims = append(first, then...)
 				m.serve()
@@ -284,8 +283,8 @@ func (m *lockModel) compare(t *rapid.T, lt *lockTable, classes []Class) {
 				}
 			}
 		}
-		if (c.real.state != claimBlocked) != m.hasLocks(c) {
-			t.Fatalf("claim %s has its locks: %v", c.task, (c.real.state != claimBlocked))
+		if lt.hasLocks(c.real) != m.hasLocks(c) {
+			t.Fatalf("claim %s has its locks: %v", c.task, lt.hasLocks(c.real))
 		}
 		m.compareWaits(t, c, lt.waits(c.real, maxBehind))
 	}
@@ -338,11 +337,11 @@ func (m *lockModel) compareWaits(t *rapid.T, c *modelClaim, w *waiting) {
 func TestExclusiveIsNotOvertaken(t *testing.T) {
 	lt := newLockTable(nil)
 	shared, exclusive := []Lock{{Key: "k"}}, []Lock{{Key: "k", Exclusive: true}}
-	first := lt.enter("first", ClassLight, shared, false, false)
-	second := lt.enter("second", ClassLight, exclusive, false, false)
+	first := lt.enter("first", ClassLight, shared, nil)
+	second := lt.enter("second", ClassLight, exclusive, nil)
 	var later []*claim
 	for range 10 {
-		later = append(later, lt.enter("later", ClassLight, shared, false, false))
+		later = append(later, lt.enter("later", ClassLight, shared, nil))
 	}
 	has := func(c *claim) bool {
 		select {
@@ -375,7 +374,7 @@ func BenchmarkOneKey(b *testing.B) {
 		lt := newLockTable(map[Class]int{ClassCopy: 4})
 		var claims []*claim
 		for range n {
-			claims = append(claims, lt.enter("t", ClassCopy, locks, false, false))
+			claims = append(claims, lt.enter("t", ClassCopy, locks, nil))
 		}
 		for _, c := range claims {
 			<-c.granted

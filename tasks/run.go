@@ -19,12 +19,15 @@ func (t *task) drive() {
 	defer t.afterEnd()
 	defer t.leave()
 	err := t.silence(t.engine.ctx) // what a former run left must be gone first (G13)
+	if s := t.state(); err == nil && s != Aborting && s != Recovering {
+		t.endBound()
+	}
 	for err == nil && !t.state().Final() {
 		switch t.state() {
 		case Queued:
 			err = t.acquire()
 		case Running, Committing:
-			if t.isPaused() {
+			if t.isPaused() || !t.hasSlot() {
 				err = t.stayPaused()
 			} else {
 				err = t.forward()
@@ -50,7 +53,8 @@ func (t *task) afterEnd() {
 	case end.atEnd:
 		t.revertAtEnd()
 	case t.own:
-		if err := t.engine.Clear(t.id, agentItself); err != nil {
+		err := t.insist(func() error { return t.engine.Clear(t.id, agentItself) })
+		if err != nil && !errors.Is(err, errShutdown) && code.Of(err) != code.UnknownTask {
 			t.log().Warn().Err(err).Msg("the agent's own task could not be cleared")
 		}
 	}
@@ -63,7 +67,7 @@ const agentItself = "agent"
 func (t *task) acquire() error {
 	ctx, end := t.begin()
 	defer end()
-	c := t.enter(false)
+	c := t.enter(nil)
 	var tooLong <-chan time.Time
 	if limit := t.engine.options.LockWait; limit > 0 {
 		timer := time.NewTimer(limit)
@@ -132,6 +136,7 @@ func (t *task) unlessStopped(err error) error {
 // forward runs the steps that are not done, then records the finish. It returns nil when the state tells what comes
 // next.
 func (t *task) forward() error {
+	t.forgetPause()
 	ctx, end := t.begin()
 	defer end()
 	for i := range t.plan().Steps {
@@ -139,9 +144,13 @@ func (t *task) forward() error {
 			continue
 		}
 		if t.isPaused() {
-			return nil
+			return t.restBefore(i)
 		}
-		if err := t.runStep(ctx, i); err != nil {
+		err := t.runStep(ctx, i)
+		if errors.Is(err, errPaused) && t.record().Steps[i].State == StepWaiting {
+			return t.restBefore(i)
+		}
+		if err != nil {
 			return t.stepFailed(ctx, i, err)
 		}
 		if s := t.state(); s.Final() || s == Recovering || ctx.Err() != nil {
@@ -218,8 +227,11 @@ func (t *task) recordPlan(ctx context.Context, i int) error {
 		what += ": point of no return"
 	}
 	return t.persist(what, func(r *record) error {
-		if r.State == Aborting {
+		switch {
+		case r.State == Aborting:
 			return errStopped
+		case r.Paused != nil: // while the plan was made
+			return errPaused
 		}
 		now := time.Now().UTC()
 		r.stepsDone(i, now)
@@ -248,6 +260,7 @@ func (t *task) stepDone(i int) error {
 	if step.DecidedBy == "" {
 		return nil
 	}
+	defer t.endBound()
 	defer t.calm()
 	return t.persist(fmt.Sprintf("%s answered: step %s is done", step.DecidedBy, step.Name), func(r *record) error {
 		r.StopLost = r.StopLost || r.State == Aborting
