@@ -6,6 +6,8 @@ SHELL := /bin/bash
 LDFLAGS := -s -w
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
+KILLS ?= 100
+SEED ?= 0
 
 .PHONY: help
 help: ## list the targets
@@ -41,6 +43,11 @@ prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures
 .PHONY: repro
 repro: ## run the case of one seed with its trace: make repro SEED='mock/one step/a:stop@3'
 	@PROVE_SEED='$(SEED)' go test -count=1 -run '^TestProve' -v ./tasks/... ./storageops | grep -vE '^(=== |ok|\?|testing: warning)'
+
+.PHONY: soak
+soak: ## kill the daemon KILLS times (default 100) under real work, as root; SEED=… for the same decisions
+	@scripts/setup.sh test
+	go test ./test/soak -count=1 -v -timeout 30m -kills=$(KILLS) -seed=$(SEED)
 
 .PHONY: bench
 bench: ## measure speed and memory, as ratios within one run

@@ -92,7 +92,11 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		return p, err
 	}
 	server.SetStatus("opening the store")
-	if p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log}); err != nil {
+	err = patiently(store.ErrInUse, func() (err error) {
+		p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log})
+		return err
+	})
+	if err != nil {
 		p.store = nil
 		return p, err
 	}

@@ -37,8 +37,8 @@ func TestGeneratedDocuments(t *testing.T) {
 func matrix(verbs []*tasks.Verb) string {
 	var b strings.Builder
 	b.WriteString("# The cancel matrix\n\nGenerated from the verbs' own declarations (`make generate`); `Host.getCancelContract` and `vdsm-agentctl contract` serve the same.\n" +
-		"What the words mean is in [the cancel contract](cancel-contract.md). The bound is from the answer to `Task.stop` to the final state, on storage that answers.\n\n" +
-		"| verb | cancellable until | point of no return | undo after stop | remainder | revert until clear | bound |\n|---|---|---|---|---|---|---|\n")
+		"What the words mean is in [the cancel contract](cancel-contract.md), what each verb does in [verbs](verbs.md). The bound is from the answer to `Task.stop` to the final state, on storage that answers.\n\n" +
+		"| verb | cancellable until | point of no return | decided by | undo after stop | remainder | revert until clear | bound |\n|---|---|---|---|---|---|---|---|\n")
 	for _, v := range verbs {
 		c := v.Contract
 		revert := c.Revert
@@ -49,7 +49,7 @@ func matrix(verbs []*tasks.Verb) string {
 		if v.Word != "" {
 			fmt.Fprintf(&b, " [%s]", v.Word)
 		}
-		fmt.Fprintf(&b, " | %s | %s | %s | %s | %s | %s |\n", c.CancellableUntil, dash(c.PointOfNoReturn), dash(c.Undo), dash(c.Remainder), revert, c.Bound)
+		fmt.Fprintf(&b, " | %s | %s | %s | %s | %s | %s | %s |\n", c.CancellableUntil, dash(c.PointOfNoReturn), dash(c.DecidedBy), dash(c.Undo), dash(c.Remainder), revert, c.Bound)
 	}
 	return b.String()
 }

@@ -6,9 +6,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// lockWait is how long a lock may be held by what a killed agent leaves: a worker that it was just forking has all of its files
+// open until it executes its program, or dies.
+const lockWait = 2 * time.Second
+
+// patiently calls f again, for at most lockWait, while its error is busy.
+func patiently(busy error, f func() error) error {
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		if err := f(); !errors.Is(err, busy) || time.Now().After(end) {
+			return err
+		}
+	}
+}
 
 // lockState makes the state directory and takes it for this process; the lock goes when the process does. The lock file holds
 // the pid of its holder, for people.
@@ -21,7 +35,8 @@ func lockState(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the lock of the state directory cannot be opened: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = patiently(unix.EWOULDBLOCK, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("the state directory %s cannot be locked: %w", dir, err)

@@ -28,7 +28,7 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write what happens into the scripts; look at the difference before you keep it")
 
 // TestScripts plays each testdata/*.txt against a server with a real engine over a store in memory, in a bubble of its
-// own (time begins at 2000-01-01), and compares what happens with what the file says:
+// own (time begins at 2000-01-01; locks are waited for a minute), and compares what happens with what the file says:
 //
 //	# a comment, or an empty line
 //	> a line that the client sends; right after it stand all answers that it has got when everything is at rest
@@ -110,7 +110,7 @@ func newScript(t *testing.T) *script {
 			<-h.over
 		}
 	}
-	s.engine = tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: verbs(s.world), Log: zerolog.Nop()})
+	s.engine = tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: verbs(s.world), Log: zerolog.Nop(), LockWait: time.Minute})
 	if err := s.engine.Start(nil); err != nil {
 		t.Fatal(err)
 	}

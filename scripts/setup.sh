@@ -25,6 +25,7 @@ test)
 	want prlimit util-linux
 	want pgrep procps
 	want sqlite3 sqlite3
+	want strace strace
 	;;
 *)
 	echo "usage: $0 demo|test" >&2

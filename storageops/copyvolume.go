@@ -9,7 +9,6 @@ import (
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
-	"vdsm-agent/storageops/qemuimg"
 	"vdsm-agent/tasks"
 )
 
@@ -145,7 +144,7 @@ func (st *Storage) copyCheck(t *target, p copyParams) tasks.Step {
 }
 
 // keepParent makes the copy an overlay of the same parent, which must be in the destination's image.
-func (t *target) keepParent(d *domain.Domain, source domain.VolumeMeta, m *made) error {
+func (t *target) keepParent(d storageDomain, source domain.VolumeMeta, m *made) error {
 	if !source.HasParent() {
 		return code.Errorf(code.InvalidParameter, "the volume has no parent; leave collapse out to copy it")
 	}
@@ -162,7 +161,7 @@ func (t *target) keepParent(d *domain.Domain, source domain.VolumeMeta, m *made)
 
 // replaces says whether a volume is in the place of a copy and goes to the trash first: with force, or when it is ILLEGAL, as
 // a failed copy leaves it. Another one is refused (212).
-func replaces(d *domain.Domain, v volumeRef, force bool) (bool, error) {
+func replaces(d storageDomain, v volumeRef, force bool) (bool, error) {
 	occupied := vacant(d, v)
 	if code.Of(occupied) != code.VolumeAlreadyExists {
 		return false, occupied
@@ -188,12 +187,12 @@ func unless(forced bool, err error) error {
 }
 
 // measure fills in what the copy will take, and refuses it before the first byte if it does not fit.
-func (st *Storage) measure(ctx context.Context, s *tasks.Scope, d *domain.Domain, t *target, m *made) error {
+func (st *Storage) measure(ctx context.Context, s *tasks.Scope, d storageDomain, t *target, m *made) error {
 	img := m.Source.image()
 	if m.Parent != domain.BlankUUID {
 		img = img.Alone()
 	}
-	size, err := qemuimg.Measure(ctx, st.env(s), img, imageFormat(t.format))
+	size, err := st.images.Measure(ctx, s, img, imageFormat(t.format))
 	if err != nil {
 		return err
 	}

@@ -119,10 +119,14 @@ func (st *Storage) planCreate(id string, raw json.RawMessage) (*tasks.Plan, erro
 	if !p.Legal {
 		legality = domain.Illegal
 	}
+	var shared []volumeRef
+	if t.shares(p.source()) {
+		shared = append(shared, p.source())
+	}
 	return &tasks.Plan{
 		Tag: tag(p.Pool), Locks: locks,
 		Steps: []tasks.Step{
-			st.createCheck(p), t.imageStep(), t.shareStep(p.source()), t.fileStep(), t.allocateStep(), t.bitmapStep(p),
+			st.createCheck(p), t.imageStep(shared...), t.shareStep(p.source()), t.fileStep(), t.allocateStep(), t.bitmapStep(p),
 			t.metadataStep(legality), t.parentStep(),
 		},
 		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,
@@ -156,7 +160,7 @@ func (st *Storage) createCheck(p createParams) tasks.Step {
 }
 
 // checkParent fills in what the new volume takes from its parent, or refuses it.
-func (st *Storage) checkParent(d *domain.Domain, p createParams, m *made) error {
+func (st *Storage) checkParent(d storageDomain, p createParams, m *made) error {
 	src := p.source()
 	chain, err := d.Chain(src.Image, src.Volume)
 	if err != nil {
@@ -178,7 +182,7 @@ func (st *Storage) checkParent(d *domain.Domain, p createParams, m *made) error 
 }
 
 // vacant refuses a volume that is there, in whole or in part.
-func vacant(d *domain.Domain, v volumeRef) error {
+func vacant(d storageDomain, v volumeRef) error {
 	_, err := d.ReadVolume(v.Image, v.Volume)
 	if absent(err) {
 		_, err = d.VolumePath(v.Image, v.Volume)
@@ -193,7 +197,7 @@ func vacant(d *domain.Domain, v volumeRef) error {
 }
 
 // enoughRoom refuses what would not fit (397).
-func enoughRoom(d *domain.Domain, needs int64) error {
+func enoughRoom(d storageDomain, needs int64) error {
 	free, err := d.Free()
 	if err != nil {
 		return err
@@ -233,12 +237,12 @@ func (t *target) bitmapStep(p createParams) tasks.Step {
 	}
 }
 
-func (t *target) parentBitmaps(ctx context.Context, s *tasks.Scope, d *domain.Domain, p createParams) ([]qemuimg.Bitmap, error) {
+func (t *target) parentBitmaps(ctx context.Context, s *tasks.Scope, d storageDomain, p createParams) ([]qemuimg.Bitmap, error) {
 	path, err := d.VolumePath(t.Image, string(p.SrcVolume))
 	if err != nil {
 		return nil, err
 	}
-	info, err := qemuimg.ReadInfo(ctx, t.st.env(s), qemuimg.Image{Path: path, Format: qemuimg.QCOW2})
+	info, err := t.st.images.Info(ctx, s, qemuimg.Image{Path: path, Format: qemuimg.QCOW2})
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +251,7 @@ func (t *target) parentBitmaps(ctx context.Context, s *tasks.Scope, d *domain.Do
 
 // addMissing adds the bitmaps that the image does not have: a repeated step finds its own.
 func (st *Storage) addMissing(ctx context.Context, s *tasks.Scope, img qemuimg.Image, want []qemuimg.Bitmap) error {
-	info, err := qemuimg.ReadInfo(ctx, st.env(s), img)
+	info, err := st.images.Info(ctx, s, img)
 	if err != nil {
 		return err
 	}
@@ -255,7 +259,7 @@ func (st *Storage) addMissing(ctx context.Context, s *tasks.Scope, img qemuimg.I
 		if slices.ContainsFunc(info.Bitmaps, func(has qemuimg.Bitmap) bool { return has.Name == b.Name }) {
 			continue
 		}
-		if err := qemuimg.AddBitmap(ctx, st.env(s), img, b.Name, b.Granularity, false); err != nil {
+		if err := st.images.AddBitmap(ctx, s, img, b.Name, b.Granularity); err != nil {
 			return err
 		}
 	}

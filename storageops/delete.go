@@ -81,7 +81,8 @@ func (st *Storage) deleteImage() *tasks.Verb {
 func deleteContract() tasks.Contract {
 	return tasks.Contract{
 		CancellableUntil: "finished, or the wipe's start", PointOfNoReturn: "wipe (only with postZero)",
-		Undo: "everything back, legality and chain as before", Revert: "everything back, unless wiped", Bound: 5 * time.Second,
+		Undo: "everything back, legality and chain as before", Revert: "everything back, legality and chain as before, unless wiped",
+		Bound: 5 * time.Second,
 	}
 }
 
@@ -108,9 +109,9 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 		Tag:         tag(pool),
 		Locks:       []tasks.Lock{tasks.TaskLock(x.task), domainShared(x.Domain), imageExclusive(x.Domain, x.Image)},
 		Steps:       steps,
-		Fingerprint: x.fingerprint, Unused: x.unused,
+		Fingerprint: x.fingerprint, Unused: x.unused, Expires: x.expires,
 		Deferred: func(s *tasks.Scope, end tasks.End) *tasks.Submission {
-			if end != tasks.EndCleared || s.State() != tasks.Finished || x.nothingToDo(s) {
+			if end != tasks.EndCleared && end != tasks.EndExpired || s.State() != tasks.Finished || x.nothingToDo(s) {
 				return nil
 			}
 			return reclaimTask(x.Domain, x.task, false)
@@ -121,6 +122,15 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 func (x *deletion) nothingToDo(s *tasks.Scope) bool {
 	p, err := x.found(s)
 	return err == nil && p.Gone
+}
+
+// expires is when the trash is given up of a delete that nobody has cleared.
+func (x *deletion) expires(s *tasks.Scope) time.Time {
+	var p trashed
+	if found, err := s.PlanOf(stepTrash, &p); err != nil || !found || x.wipe || x.nothingToDo(s) {
+		return time.Time{} // there is nothing that a revert could need
+	}
+	return p.Deadline
 }
 
 // checkStep finds out what there is, and refuses to delete what others depend on.
@@ -143,7 +153,7 @@ func (x *deletion) checkStep() tasks.Step {
 	}
 }
 
-func (x *deletion) findVolume(d *domain.Domain) (deletionPlan, error) {
+func (x *deletion) findVolume(d storageDomain) (deletionPlan, error) {
 	m, err := d.ReadVolume(x.Image, x.Volume)
 	if absent(err) {
 		return deletionPlan{Gone: true}, nil
@@ -163,7 +173,7 @@ func (x *deletion) findVolume(d *domain.Domain) (deletionPlan, error) {
 	return deletionPlan{Parent: m.PUUID}, nil
 }
 
-func (x *deletion) findImage(d *domain.Domain) (deletionPlan, error) {
+func (x *deletion) findImage(d storageDomain) (deletionPlan, error) {
 	volumes, err := d.Volumes(x.Image)
 	if absent(err) {
 		return deletionPlan{Gone: true}, nil
@@ -225,6 +235,7 @@ func (x *deletion) illegalStep() tasks.Step {
 			})
 		}
 	}
+	back := set(func(p legalityWas) string { return p.Legality })
 	return tasks.Step{
 		Name: "illegal",
 		Plan: func(_ context.Context, s *tasks.Scope) (any, error) {
@@ -234,8 +245,20 @@ func (x *deletion) illegalStep() tasks.Step {
 			_, m, err := x.st.readable(x.volumeRef)
 			return legalityWas{m.Legality}, err
 		},
-		Do:   set(func(legalityWas) string { return domain.Illegal }),
-		Undo: set(func(p legalityWas) string { return p.Legality }),
+		Do: set(func(legalityWas) string { return domain.Illegal }),
+		Undo: func(ctx context.Context, s *tasks.Scope) error {
+			d, err := x.st.domains.Get(x.Domain)
+			if err != nil {
+				return err
+			}
+			// What did not come back whole is told by the files that the manifest names: rewritten metadata is none of them.
+			if left, err := d.Trash().Has(x.task); err != nil {
+				return err
+			} else if left {
+				return code.Errorf(code.VolumeMetadataWrite, "%s stays %s until all of it is back from the trash", x.volumeRef, domain.Illegal)
+			}
+			return back(ctx, s)
+		},
 	}
 }
 
@@ -282,9 +305,9 @@ type trashed struct {
 // trashStep moves it to the trash, from where a revert or a stop takes it back.
 func (x *deletion) trashStep() tasks.Step {
 	return tasks.Step{
-		Name: "trash", Undone: "everything is back from the trash",
+		Name: stepTrash, Undone: "everything is back from the trash",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
-			return trashed{time.Now().Add(x.st.options.TrashFor).UTC()}, nil
+			return trashed{time.Now().Add(x.st.trashFor).UTC()}, nil
 		},
 		Do: func(_ context.Context, s *tasks.Scope) error {
 			var p trashed
@@ -314,7 +337,7 @@ func (x *deletion) trashStep() tasks.Step {
 // wipeStep overwrites the data with zeros. From its start on the task completes, whatever happens.
 func (x *deletion) wipeStep() tasks.Step {
 	return tasks.Step{
-		Name: "wipe", PointOfNoReturn: true,
+		Name: "wipe", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			if x.nothingToDo(s) {
 				return nil
@@ -327,7 +350,7 @@ func (x *deletion) wipeStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			return wipe(ctx, x.st.env(s), files)
+			return x.st.wipe(ctx, s, files)
 		},
 	}
 }
@@ -339,34 +362,34 @@ type wiped struct {
 }
 
 // wipe overwrites the files one after the other; it goes on where it was.
-func wipe(ctx context.Context, env stepEnv, files []string) error {
+func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string) error {
 	var last wiped
-	if _, err := env.LastCheckpoint(&last); err != nil {
+	if _, err := s.LastCheckpoint(&last); err != nil {
 		return err
 	}
 	for i := last.File; i < len(files); i++ {
 		if i > last.File {
 			last.Fill = nil
 		}
-		if err := copy.Zero(ctx, wipeEnv{env, i}, files[i], last.Fill); err != nil {
+		if err := st.images.Zero(ctx, wipeWork{s, i}, files[i], last.Fill); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// wipeEnv adds to a checkpoint which file it is about.
-type wipeEnv struct {
-	stepEnv
+// wipeWork adds to a checkpoint which file it is about.
+type wipeWork struct {
+	*tasks.Scope
 	file int
 }
 
-func (e wipeEnv) Checkpoint(state any) error {
+func (w wipeWork) Checkpoint(state any) error {
 	fill, ok := state.(copy.FillState)
 	if !ok {
 		return code.Errorf(code.InternalError, "a wipe's checkpoint is a %T", state)
 	}
-	return e.stepEnv.Checkpoint(wiped{e.file, &fill})
+	return w.Scope.Checkpoint(wiped{w.file, &fill})
 }
 
 // deletedPrint is what must not have changed when a delete is taken back: the parent, on whose content the volume depends.

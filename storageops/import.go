@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -49,7 +48,7 @@ func (st *Storage) importVolume() *tasks.Verb {
 	return &tasks.Verb{
 		Name: "Volume.import", Params: importParams{}, Ours: true, Forward: true, Class: tasks.ClassCopy,
 		Contract: tasks.Contract{
-			CancellableUntil: "finished", Undo: "destination gone", Revert: "volume to the trash", Bound: 10 * time.Second,
+			CancellableUntil: "finished", Undo: "destination gone", Revert: "to the trash", Bound: 10 * time.Second,
 		},
 		Plan: st.planImport,
 		Admit: func(_ context.Context, raw json.RawMessage) error {
@@ -57,7 +56,7 @@ func (st *Storage) importVolume() *tasks.Verb {
 			if err != nil {
 				return err
 			}
-			if err := importable(p.Path); err != nil {
+			if err := st.images.Importable(p.Path); err != nil {
 				return err
 			}
 			d, err := st.writable(string(p.Domain))
@@ -72,17 +71,6 @@ func (st *Storage) importVolume() *tasks.Verb {
 func (p importParams) check() error {
 	if !filepath.IsAbs(p.Path) {
 		return code.Errorf(code.InvalidParameter, "parameter \"path\": %q is not an absolute path", p.Path)
-	}
-	return nil
-}
-
-// importable refuses at once what can be seen from outside.
-func importable(path string) error {
-	switch fi, err := os.Stat(path); {
-	case err != nil:
-		return code.Errorf(code.InvalidParameter, "the file to import cannot be read: %w", err)
-	case !fi.Mode().IsRegular():
-		return code.Errorf(code.InvalidParameter, "%s is not a regular file and cannot be imported", path)
 	}
 	return nil
 }
@@ -112,7 +100,7 @@ func (st *Storage) planImport(id string, raw json.RawMessage) (*tasks.Plan, erro
 // importCheck looks at a file that nobody vouches for: given format, no other file named in it, structures sound.
 func (st *Storage) importCheck(t *target, p importParams) tasks.Step {
 	verify := func(ctx context.Context, s *tasks.Scope) (qemuimg.Info, error) {
-		return qemuimg.VerifyUntrusted(ctx, st.env(s), p.Path, imageFormat(string(p.SrcFormat)), qemuimg.Expect{})
+		return st.images.Verify(ctx, s, qemuimg.Image{Path: p.Path, Format: imageFormat(string(p.SrcFormat))}, qemuimg.Expect{})
 	}
 	return tasks.Step{
 		Name: stepCheck, Verify: true,

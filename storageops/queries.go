@@ -46,8 +46,8 @@ func (st *Storage) listDomains(_ context.Context, raw json.RawMessage) (any, err
 		return nil, err
 	}
 	out := []string{}
-	for _, id := range st.domains.List() {
-		d, err := st.domains.GetReadOnly(id)
+	for _, id := range st.registry.List() {
+		d, err := st.registry.GetReadOnly(id)
 		if err != nil {
 			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is left out of the list")
 			continue
@@ -105,10 +105,10 @@ func (st *Storage) createDomain(_ context.Context, raw json.RawMessage) (any, er
 	if p.Version == 0 {
 		p.Version = domain.Version
 	}
-	if err := st.domains.AddRoot(string(p.TypeArgs)); err != nil {
+	if err := st.registry.AddRoot(string(p.TypeArgs)); err != nil {
 		return nil, err
 	}
-	_, err := st.domains.Create(domain.CreateSpec{
+	_, err := st.registry.Create(domain.CreateSpec{
 		UUID: string(p.Domain), Path: string(p.TypeArgs), Name: p.Name, Type: string(p.Type), Class: string(p.Class), Version: int(p.Version),
 		BlockSize: int(p.BlockSize), MaxHosts: int(p.MaxHosts),
 	})
@@ -121,7 +121,7 @@ func (st *Storage) reading(raw json.RawMessage) (*domain.Domain, error) {
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
 	}
-	return st.domains.GetReadOnly(string(p.Domain))
+	return st.registry.GetReadOnly(string(p.Domain))
 }
 
 func (st *Storage) domainInfo(_ context.Context, raw json.RawMessage) (any, error) {
@@ -182,7 +182,7 @@ func (st *Storage) domainVolumes(_ context.Context, raw json.RawMessage) (any, e
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
 	}
-	d, err := st.domains.GetReadOnly(string(p.Domain))
+	d, err := st.registry.GetReadOnly(string(p.Domain))
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (st *Storage) look(raw json.RawMessage) (p volumeParams, m domain.VolumeMet
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return p, m, s, err
 	}
-	d, err := st.domains.GetReadOnly(string(p.Domain))
+	d, err := st.registry.GetReadOnly(string(p.Domain))
 	if err != nil {
 		return p, m, s, err
 	}

@@ -59,7 +59,7 @@ func (st *Storage) volumeSource(ctx context.Context, s *tasks.Scope, v volumeRef
 
 // sound refuses a layer whose file is not what the metadata says: another format, another backing file, cut short.
 func (st *Storage) sound(ctx context.Context, s *tasks.Scope, l copy.Layer, want qemuimg.Expect, capacity int64) error {
-	info, err := qemuimg.VerifyUntrusted(ctx, st.env(s), l.Path, l.Format, want)
+	info, err := st.images.Verify(ctx, s, qemuimg.Image{Path: l.Path, Format: l.Format}, want)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (st *Storage) sound(ctx context.Context, s *tasks.Scope, l copy.Layer, want
 // dataStep copies the data in slices. A checkpoint after each is what it goes on from.
 func (t *target) dataStep() tasks.Step {
 	return tasks.Step{
-		Name: "copy-data",
+		Name: "copy-data", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
@@ -93,10 +93,10 @@ func (t *target) dataStep() tasks.Step {
 				return err
 			}
 			if !found {
-				return copy.Run(ctx, t.st.env(s), spec, nil)
+				return t.st.images.Copy(ctx, s, spec, nil)
 			}
 			s.Log().Info().Int64("done", last.Done).Int64("total", last.Total).Msg("the copy goes on from its checkpoint")
-			return copy.Run(ctx, t.st.env(s), spec, &last)
+			return t.st.images.Copy(ctx, s, spec, &last)
 		},
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
 			var last copy.State
@@ -123,7 +123,7 @@ func (t *target) copySpec(s *tasks.Scope, m made) (copy.Spec, error) {
 			if err := t.makeFile(ctx, s, m); err != nil {
 				return err
 			}
-			return t.allocate(ctx, silentEnv{t.st.env(s)}, m, nil)
+			return t.allocate(ctx, silent{s}, m, nil)
 		},
 	}
 	if m.Parent == domain.BlankUUID {

@@ -23,18 +23,22 @@ type Options struct {
 	Log      zerolog.Logger
 }
 
-// Storage is the set of storage verbs over the domains of this host.
+// Storage is the set of storage verbs over the domains of this host. Those that run as tasks reach them through domains and
+// images only, which say what a crash can leave of each effect; those that are answered at once look at the registry.
 type Storage struct {
-	domains *domain.Registry
-	workers *proc.Manager
-	options Options
-	leases  Leaser
-	log     zerolog.Logger
+	registry *domain.Registry
+	domains  domains
+	images   images
+	leases   Leaser
+	trashFor time.Duration
+	log      zerolog.Logger
 }
 
 // New makes the verbs. It does nothing yet.
 func New(o Options) *Storage {
-	return &Storage{domains: o.Domains, workers: o.Workers, options: o, leases: noLeases{}, log: o.Log}
+	return &Storage{
+		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers}, leases: noLeases{}, trashFor: o.TrashFor, log: o.Log,
+	}
 }
 
 // Verbs are those that run as tasks.
@@ -94,7 +98,7 @@ func imageShared(domain, image string) tasks.Lock {
 }
 
 // readable returns the domain and the metadata of a volume in it.
-func (st *Storage) readable(v volumeRef) (*domain.Domain, domain.VolumeMeta, error) {
+func (st *Storage) readable(v volumeRef) (storageDomain, domain.VolumeMeta, error) {
 	d, err := st.domains.Get(v.Domain)
 	if err != nil {
 		return nil, domain.VolumeMeta{}, err
@@ -104,7 +108,7 @@ func (st *Storage) readable(v volumeRef) (*domain.Domain, domain.VolumeMeta, err
 }
 
 // writable returns the domain if something can be written in it.
-func (st *Storage) writable(id string) (*domain.Domain, error) {
+func (st *Storage) writable(id string) (storageDomain, error) {
 	d, err := st.domains.Get(id)
 	if err != nil {
 		return nil, err
@@ -128,8 +132,11 @@ func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) error {
 	first := true
 	return st.retry(ctx, func() error {
 		_, err := st.writable(id)
-		if err != nil && first {
-			s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
+		if err != nil {
+			s.Note("waiting for its storage domain: " + err.Error())
+			if first {
+				s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
+			}
 			first = false
 		}
 		return err

@@ -18,6 +18,7 @@ const (
 	stepCheck = "check"
 	stepImage = "image"
 	stepFile  = "volume"
+	stepTrash = "trash"
 )
 
 // Labels in the trash of a task.
@@ -59,7 +60,7 @@ type target struct {
 	postZero   bool // what the task puts into the trash is wiped before it is unlinked
 }
 
-func (t *target) domain() (*domain.Domain, error) { return t.st.domains.Get(t.Domain) }
+func (t *target) domain() (storageDomain, error) { return t.st.domains.Get(t.Domain) }
 
 // made reads what the check step found out.
 func (t *target) made(s *tasks.Scope) (m made, err error) {
@@ -76,7 +77,7 @@ type existed struct {
 }
 
 // undoNew is the undo of such a step: what was there before stays.
-func (t *target) undoNew(remove func(*domain.Domain) error) func(context.Context, *tasks.Scope) error {
+func (t *target) undoNew(remove func(storageDomain) error) func(context.Context, *tasks.Scope) error {
 	return func(_ context.Context, s *tasks.Scope) error {
 		var p existed
 		if err := s.Plan(&p); err != nil || p.Existed {
@@ -90,8 +91,9 @@ func (t *target) undoNew(remove func(*domain.Domain) error) func(context.Context
 	}
 }
 
-// imageStep makes the image's directory.
-func (t *target) imageStep() tasks.Step {
+// imageStep makes the image's directory. With what the task puts into it still there, since its undo failed, the directory
+// cannot go either and is residue too, so that a later revert comes back to it. shared are templates that are linked into it.
+func (t *target) imageStep(shared ...volumeRef) tasks.Step {
 	return tasks.Step{
 		Name: stepImage,
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
@@ -112,13 +114,28 @@ func (t *target) imageStep() tasks.Step {
 			}
 			return err
 		},
-		Undo: t.undoNew(func(d *domain.Domain) error { return d.RemoveImageDirIfEmpty(t.Image) }),
+		Undo: t.undoNew(func(d storageDomain) error {
+			if err := d.RemoveImageDirIfEmpty(t.Image); err != nil {
+				return err
+			}
+			for _, v := range append(shared, t.volumeRef) {
+				if err := vacant(d, volumeRef{t.Domain, t.Image, v.Volume}); err != nil {
+					return code.Errorf(code.ImageDelete, "image %s stays as long as what this task has put into it: %w", t.Image, err)
+				}
+			}
+			return nil
+		}),
 	}
+}
+
+// shares says whether the parent is a template of another image.
+func (t *target) shares(parent volumeRef) bool {
+	return parent.Volume != domain.BlankUUID && parent.Volume != "" && parent.Image != t.Image
 }
 
 // shareStep links a template of another image into this one. Without such a parent it does nothing.
 func (t *target) shareStep(parent volumeRef) tasks.Step {
-	shares := parent.Volume != domain.BlankUUID && parent.Volume != "" && parent.Image != t.Image
+	shares := t.shares(parent)
 	return tasks.Step{
 		Name: "share-template",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
@@ -139,7 +156,7 @@ func (t *target) shareStep(parent volumeRef) tasks.Step {
 			}
 			return d.ShareTemplate(parent.Image, parent.Volume, t.Image)
 		},
-		Undo: t.undoNew(func(d *domain.Domain) error { return d.UnshareTemplate(parent.Image, parent.Volume, t.Image) }),
+		Undo: t.undoNew(func(d storageDomain) error { return d.UnshareTemplate(parent.Image, parent.Volume, t.Image) }),
 	}
 }
 
@@ -183,7 +200,7 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 	if m.Parent != domain.BlankUUID {
 		spec.Backing, spec.BackingFormat = m.Parent, m.ParentFormat
 	}
-	if err := qemuimg.Create(ctx, t.st.env(s), spec); err != nil {
+	if err := t.st.images.Create(ctx, s, spec); err != nil {
 		return err
 	}
 	return d.SetMode(t.Image, t.Volume)
@@ -192,7 +209,7 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 // allocateStep reserves the room of a preallocated volume.
 func (t *target) allocateStep() tasks.Step {
 	return tasks.Step{
-		Name: "allocate",
+		Name: "allocate", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
@@ -204,16 +221,14 @@ func (t *target) allocateStep() tasks.Step {
 				return err
 			}
 			if !found {
-				return t.allocate(ctx, t.st.env(s), m, nil)
+				return t.allocate(ctx, s, m, nil)
 			}
-			return t.allocate(ctx, t.st.env(s), m, &last)
+			return t.allocate(ctx, s, m, &last)
 		},
 	}
 }
 
-// allocate reserves the blocks: of a raw volume behind the first 4096 bytes, which make the file's length, of a qcow2 one
-// behind its own tables.
-func (t *target) allocate(ctx context.Context, env copy.Env, m made, last *copy.FillState) error {
+func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillState) error {
 	if t.allocation != domain.Preallocated {
 		return nil
 	}
@@ -225,18 +240,7 @@ func (t *target) allocate(ctx context.Context, env copy.Env, m made, last *copy.
 	if err != nil {
 		return err
 	}
-	start := int64(4096)
-	if t.format == domain.FormatCOW {
-		found, err := qemuimg.Check(ctx, env, qemuimg.Image{Path: path, Format: qemuimg.QCOW2})
-		if err != nil {
-			return err
-		}
-		start = found.EndOffset
-	}
-	if start >= m.Capacity {
-		return nil
-	}
-	return copy.Allocate(ctx, env, path, start, m.Capacity, last)
+	return t.st.images.Allocate(ctx, w, qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
 }
 
 // metadataStep makes the volume visible. Its undo hides it before anything else is taken back.
@@ -379,7 +383,7 @@ func (t *target) unused(_ context.Context, _ *tasks.Scope, raw json.RawMessage) 
 }
 
 // notUsed refuses a volume on which others depend: a child (204), or an image derived from it as a template (223).
-func notUsed(d *domain.Domain, v volumeRef) error {
+func notUsed(d storageDomain, v volumeRef) error {
 	children, err := d.Children(v.Image, v.Volume)
 	if err != nil {
 		return err

@@ -74,12 +74,12 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 	}
 	if p.PostZero {
 		plan.Steps = append(plan.Steps, tasks.Step{
-			Name: "wipe", PointOfNoReturn: true,
+			Name: "wipe", PointOfNoReturn: true, Slices: true,
 			Do: func(ctx context.Context, s *tasks.Scope) error { return st.wipeTrash(ctx, s, p) },
 		})
 	}
 	plan.Steps = append(plan.Steps, tasks.Step{
-		Name: "unlink", PointOfNoReturn: true,
+		Name: "unlink", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error { return st.unlinkTrash(ctx, s, p) },
 	})
 	return plan, nil
@@ -106,7 +106,7 @@ func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashPa
 		}
 		files = append(files, data...)
 	}
-	return wipe(ctx, st.env(s), files)
+	return st.wipe(ctx, s, files)
 }
 
 func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
@@ -132,7 +132,7 @@ func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrash
 }
 
 // toReclaim finds the entries that the parameters name; none is no error.
-func (st *Storage) toReclaim(p emptyTrashParams) (*domain.Domain, []domain.TrashEntry, error) {
+func (st *Storage) toReclaim(p emptyTrashParams) (storageDomain, []domain.TrashEntry, error) {
 	if p.Domain.IsBlank() {
 		d, err := st.trashOf(string(p.Task))
 		if code.Of(err) == code.InvalidParameter {
@@ -151,17 +151,17 @@ func (st *Storage) toReclaim(p emptyTrashParams) (*domain.Domain, []domain.Trash
 	if err != nil || p.Task.IsBlank() {
 		return d, entries, err
 	}
-	var own []domain.TrashEntry
 	for _, e := range entries {
 		if e.Task == string(p.Task) {
-			own = append(own, e)
+			return d, []domain.TrashEntry{e}, nil
 		}
 	}
-	return d, own, nil
+	// A reclaim that died may have left an empty directory, which is in no list; its wipe, if it had one, is done.
+	return d, []domain.TrashEntry{{Task: string(p.Task), Reclaiming: true}}, nil
 }
 
 // trashOf finds the domain in which the task has put something into the trash.
-func (st *Storage) trashOf(task string) (*domain.Domain, error) {
+func (st *Storage) trashOf(task string) (storageDomain, error) {
 	for _, id := range st.domains.List() {
 		d, err := st.domains.Get(id)
 		if err != nil {
@@ -198,13 +198,13 @@ func (st *Storage) listTrash(_ context.Context, raw json.RawMessage) (any, error
 	if err := param.Decode(raw, &p, param.Strict); err != nil {
 		return nil, err
 	}
-	ids := st.domains.List()
+	ids := st.registry.List()
 	if !p.Domain.IsBlank() {
 		ids = []string{string(p.Domain)}
 	}
 	out := []TrashItem{}
 	for _, id := range ids {
-		d, err := st.domains.Get(id)
+		d, err := st.registry.Get(id)
 		if err != nil {
 			return nil, err
 		}

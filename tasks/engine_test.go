@@ -99,7 +99,10 @@ func (b *bench) expect(v tasks.View, state tasks.State, c code.Code, effects ...
 	}
 }
 
-func encode(t *testing.T, v any) json.RawMessage {
+func encode(t interface {
+	Helper()
+	Fatal(args ...any)
+}, v any) json.RawMessage {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -254,7 +257,7 @@ func TestRevertAndClear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		ctx := t.Context()
-		p := steps(mock.Knobs{Name: "a"}, mock.Knobs{Name: "b", UndoFails: 1})
+		p := steps(mock.Knobs{Name: "a", Pace: time.Second}, mock.Knobs{Name: "b", UndoFails: 1})
 		p.Locks = []string{"image/1"}
 		id := b.submit(p)
 		wantCode(t, b.Revert(ctx, id, "tester"), code.TaskNotFinished, "has not ended")

@@ -34,6 +34,7 @@ type claim struct {
 	blocked int    // keys at which something is in the way
 	state   claimState
 	slot    bool          // counts against its class
+	without bool          // needs no slot: a revert
 	counted bool          // in lockTable.waiting
 	granted chan struct{} // closed when all is held; a new one after each yield
 }
@@ -75,8 +76,8 @@ func newLockTable(limits map[Class]int) *lockTable {
 }
 
 // enter puts the task in the queue. The claim's granted channel is closed when it holds all. A place that was reserved for
-// it is used up.
-func (lt *lockTable) enter(task string, class Class, locks []Lock, reserved bool) *claim {
+// it is used up. A revert waits for no slot.
+func (lt *lockTable) enter(task string, class Class, locks []Lock, reserved, revert bool) *claim {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
 	if reserved {
@@ -84,7 +85,7 @@ func (lt *lockTable) enter(task string, class Class, locks []Lock, reserved bool
 		lt.waiting--
 	}
 	c := lt.join(task, class, locks)
-	c.counted = true
+	c.counted, c.without = true, revert
 	lt.waiting++
 	if c.blocked == 0 {
 		lt.makeReady(c)
@@ -213,8 +214,12 @@ func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 	return c
 }
 
-// makeReady lets a claim that has its locks wait for a slot. The caller holds mu.
+// makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu.
 func (lt *lockTable) makeReady(c *claim) {
+	if c.without {
+		lt.grant(c, false)
+		return
+	}
 	c.state = claimReady
 	q := lt.classes[c.class]
 	at, _ := slices.BinarySearchFunc(q.ready, c, func(a, b *claim) int { return cmp.Compare(a.seq, b.seq) })
@@ -363,13 +368,6 @@ func (lt *lockTable) waits(c *claim, most int) *waiting {
 		}
 	}
 	return w
-}
-
-// hasLocks says whether the claim waits for no lock any more.
-func (lt *lockTable) hasLocks(c *claim) bool {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	return c.state != claimBlocked
 }
 
 // sentences says in words what is waited for.

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -75,7 +76,11 @@ func (e *Engine) SetLimit(id, who string, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
 		return code.Errorf(code.InvalidParameter, "%d bytes per second is no limit; 0 is none", bytesPerSecond)
 	}
-	return t.ask(who, "limit set", func(r *record) error {
+	what := "the limit was taken away"
+	if bytesPerSecond > 0 {
+		what = fmt.Sprintf("limited to %d bytes per second", bytesPerSecond)
+	}
+	return t.ask(who, what, func(r *record) error {
 		switch {
 		case r.State.Final():
 			return code.Errorf(code.TaskState, "the task has ended (%s)", r.State)

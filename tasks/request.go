@@ -101,7 +101,7 @@ func (e *Engine) Preview(id string) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return Preview{}, err
 	}
@@ -155,9 +155,6 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 		return err
 	}
 	defer done()
-	if err := t.settle(); err != nil {
-		return err
-	}
 	if again, err := t.revertible(); again || err != nil {
 		return err
 	}
@@ -171,7 +168,7 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 			return code.Errorf(code.ResourceTimeout, "the task has not come to rest: %w", ctx.Err())
 		}
 	}
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return err
 	}
@@ -222,7 +219,7 @@ func (e *Engine) Revert(ctx context.Context, id, who string) error {
 
 // revertible says whether the task may be reverted as far as its state tells; again when it is being or was reverted.
 func (t *task) revertible() (again bool, err error) {
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return false, err
 	}
@@ -247,6 +244,9 @@ func (t *task) revertible() (again bool, err error) {
 
 // unused asks the verb whether the result may have been used since the finish (G8). The caller holds the task's locks.
 func (t *task) unused(ctx context.Context, r *record) error {
+	if r.State == Cleared {
+		return unknownTask(r.ID) // since revertible looked
+	}
 	if r.State == Failed || r.Revert != nil && r.Revert.Retry || r.plan.Unused == nil {
 		return nil
 	}
@@ -292,7 +292,7 @@ func (t *task) revertRefused(why error) error {
 // revertAtEnd reverts a finished task whose flow was cancelled when it could not be stopped any more. If that is refused the
 // task stays finished and says why.
 func (t *task) revertAtEnd() {
-	r, err := t.load()
+	r, err := t.current()
 	if err == nil && r.AtEnd != nil {
 		err = t.engine.Revert(t.engine.ctx, t.id, r.AtEnd.Who)
 	}

@@ -108,7 +108,7 @@ func (t *task) waitedTooLong(w *waiting) error {
 			return errStopped
 		}
 		r.State = Aborting
-		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), "waiting"}
+		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), ""}
 		return nil
 	}))
 }
@@ -378,6 +378,7 @@ func (r *record) end(s State, message string) {
 // call runs a function of a verb. A panic in it is an error of the task, not the end of the daemon.
 func (t *task) call(f func() error) (err error) {
 	defer func() {
+		t.noteThat("")
 		if p := recover(); p != nil {
 			t.log().Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a step panicked")
 			err = code.Errorf(code.InternalError, "a defect of the agent: %v", p)

@@ -104,6 +104,9 @@ func (s *Scope) Progress(done, total int64) {
 	}
 }
 
+// Note says in the task's message what the step waits for; "" = nothing any more. It ends with the step.
+func (s *Scope) Note(text string) { s.t.noteThat(text) }
+
 // Limit is how many bytes per second the task may move; 0 = any number. It may change from one slice to the next.
 func (s *Scope) Limit() int64 { return s.record().Limit }
 

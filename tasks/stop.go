@@ -193,7 +193,8 @@ func (t *task) enter(reserved bool) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, reserved)
+		r := t.record()
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, reserved, r.Revert != nil)
 	}
 	return t.claim
 }

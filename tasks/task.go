@@ -42,6 +42,7 @@ type task struct {
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string
+	note        string        // what the step waits for
 	bound       *time.Timer   // marks the task as stuck; nil = not started
 	idle        chan struct{} // closed when drive has returned
 }
@@ -71,7 +72,7 @@ func (t *task) log() *zerolog.Logger {
 // has recorded an end; everybody else uses load.
 func (t *task) record() *record { return t.rec.Load() }
 
-// load is the record of any task. Errors: 413 when that of an ended one cannot be read.
+// load is the record of any task; the caller holds lock, or does not mind one that is not published yet. Errors: 413 when that of an ended one cannot be read.
 func (t *task) load() (*record, error) {
 	if r := t.rec.Load(); r != nil {
 		return r, nil
@@ -80,7 +81,15 @@ func (t *task) load() (*record, error) {
 	if err != nil {
 		return nil, code.Errorf(code.TaskPersist, "the task has ended, and the rest of it cannot be read from the store now: %w", err)
 	}
-	return t.engine.understand(t.verb, row)
+	r, err := t.engine.understand(t.verb, row)
+	if err != nil { // looking at every ended task at the start would take too long
+		if aside := t.engine.setAside(t.id, err); aside != nil {
+			return nil, code.Errorf(code.TaskPersist, "%w", aside)
+		}
+		t.engine.forget(t)
+		return nil, code.Errorf(code.TaskPersist, "the task was set aside, see vdsm-agentctl store check: %w", err)
+	}
+	return r, nil
 }
 
 func (t *task) state() State {
@@ -209,6 +218,20 @@ func (t *task) settle() error {
 	return t.settleDoubt()
 }
 
+// current is load for clients: of a task that has ended it waits for a change that is being recorded, so that nobody is shown
+// what others cannot see yet.
+func (t *task) current() (*record, error) {
+	if r := t.rec.Load(); r != nil {
+		return r, nil
+	}
+	t.lock <- struct{}{}
+	defer func() { <-t.lock }()
+	if err := t.settleDoubt(); err != nil {
+		return nil, err
+	}
+	return t.load()
+}
+
 // settleDoubt finds out what became of a change whose fate was unknown: it is not there, or there as a whole. Either way the
 // task goes on from what is recorded. The caller holds lock.
 func (t *task) settleDoubt() error {
@@ -262,6 +285,17 @@ func (t *task) publish(deferred string, r *record) {
 		t.interrupt(errStopped)
 	}
 	t.wake()
+}
+
+// noteThat keeps what the step at work says of itself.
+func (t *task) noteThat(text string) {
+	t.mu.Lock()
+	changed := t.note != text
+	t.note = text
+	t.mu.Unlock()
+	if changed {
+		t.wake()
+	}
 }
 
 // wake tells everybody who waits for this task to look again.

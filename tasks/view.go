@@ -212,7 +212,7 @@ func (e *ended) summary(t *task) Summary {
 }
 
 func (t *task) view() (View, error) {
-	r, err := t.load()
+	r, err := t.current()
 	if err != nil {
 		return View{}, err
 	}
@@ -279,13 +279,21 @@ func (t *task) message(r *record) string {
 	case r.State == Queued:
 		return "waiting" + t.waitsFor()
 	case r.Paused != nil && (r.State == Running || r.State == Committing):
-		return "paused by " + r.Paused.Who + " at step " + r.currentName() + t.waitsFor()
+		return "paused by " + r.Paused.Who + " at step " + r.currentName()
 	case r.State == Aborting && r.Cause != nil:
 		return r.Cause.Message + "; waiting until its work has ended"
 	case r.State == Recovering && r.Cause != nil:
 		return r.Cause.Message + "; being undone"
 	case len(r.Steps) == 0:
 		return string(r.State)
+	}
+	if slot := t.waitsFor(); slot != "" { // it was resumed
+		return "at step " + r.currentName() + ", waiting" + slot
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.note != "" {
+		return "at step " + r.currentName() + ": " + t.note
 	}
 	return "at step " + r.currentName()
 }

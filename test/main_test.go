@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount file systems: run them as root")
 	}
-	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount"} {
+	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount", "strace"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%s is missing; `make test` installs it: %v", program, err)
 		}
@@ -66,13 +66,16 @@ func TestScripts(t *testing.T) {
 			e.Setenv("ZERO", "00000000-0000-0000-0000-000000000000")
 			d := &daemon{state: state}
 			e.Values[daemonKey{}] = d
-			e.Defer(d.kill)
+			e.Defer(func() {
+				d.endInject()
+				d.kill()
+			})
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
-			"sh": shell,
+			"fillup": fillUp, "inject": inject, "endinject": endInject, "sh": shell,
 		},
 	})
 }
@@ -85,6 +88,8 @@ type daemon struct {
 	cmd   *exec.Cmd
 	log   lockedBuffer
 	ended chan error
+
+	strace *exec.Cmd // makes its system calls fail; nil = none
 }
 
 func of(ts *testscript.TestScript) *daemon { return ts.Value(daemonKey{}).(*daemon) }
@@ -273,6 +278,25 @@ func loopmount(ts *testscript.TestScript, _ bool, args []string) {
 		of(ts).kill() // it holds the claim
 		_ = exec.Command("umount", "-l", dir).Run()
 	})
+}
+
+// fillup DIR: takes all room of the file system that DIR is on, with the file "filler" in it.
+func fillUp(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "filler"))
+	ts.Check(err)
+	defer f.Close()
+	for piece := 1 << 20; piece > 0; {
+		_, err := f.Write(make([]byte, piece))
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			piece /= 16
+		case err != nil:
+			ts.Fatalf("%v", err)
+		}
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		ts.Fatalf("%v", err)
+	}
 }
 
 // sh SCRIPT: for what needs a pipe or a pattern.

@@ -275,6 +275,7 @@ type copyParams struct {
 	FailAt      int64        `json:"failAt" default:"0" doc:"fails after so many GiB; 0 = never"`
 	Undoable    param.Bool   `json:"undoable" default:"true" doc:"false: the undo fails"`
 	Commits     param.Bool   `json:"commits" default:"false" doc:"the copy is past the point of no return"`
+	KeepFor     int64        `json:"keepFor" default:"0" doc:"it can be reverted for so long; 0 = until it is cleared"`
 	Description string       `json:"desc" default:""`
 }
 
@@ -315,27 +316,42 @@ func planCopy(_ string, raw json.RawMessage) (*tasks.Plan, error) {
 			return nil
 		},
 	}
-	data := tasks.Step{Name: "copy-data", PointOfNoReturn: bool(p.Commits), Do: func(ctx context.Context, s *tasks.Scope) error {
-		for n := range p.GiB {
+	data := tasks.Step{Name: "copy-data", Slices: true, PointOfNoReturn: bool(p.Commits), Do: func(ctx context.Context, s *tasks.Scope) error {
+		var done int64
+		if _, err := s.LastCheckpoint(&done); err != nil {
+			return err
+		}
+		for n := done; n < p.GiB; n++ {
 			s.Progress(n<<30, p.GiB<<30)
+			took := time.Second
+			if limit := s.Limit(); limit > 0 {
+				took = max(took, time.Second*time.Duration((1<<30)/limit))
+			}
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(took):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 			if n+1 == p.FailAt {
 				return errors.New("no space left on the destination's domain")
 			}
+			if err := s.Checkpoint(n + 1); err != nil {
+				return err
+			}
 		}
 		s.Progress(p.GiB<<30, p.GiB<<30)
 		return nil
 	}}
 	publish := tasks.Step{Name: "publish", Do: func(context.Context, *tasks.Scope) error { return nil }}
-	return &tasks.Plan{
+	plan := &tasks.Plan{
 		Tag: tag, Steps: []tasks.Step{create, data, publish},
 		Locks:       []tasks.Lock{{Key: "domain/d0", Exclusive: false}, {Key: "image/d0/" + string(p.VolumeID), Exclusive: true}},
 		Fingerprint: func(context.Context, *tasks.Scope) (any, error) { return "as it was", nil },
-	}, nil
+	}
+	if p.KeepFor > 0 {
+		plan.Expires = func(*tasks.Scope) time.Time { return time.Now().Add(time.Duration(p.KeepFor)) }
+	}
+	return plan, nil
 }
 
 // The verbs that answer at once.

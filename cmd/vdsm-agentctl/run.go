@@ -44,8 +44,13 @@ type commands struct {
 	Watch    watchCommand    `cmd:"" help:"Show the progress of a task, or of all, until the end."`
 	Wait     waitCommand     `cmd:"" help:"Wait until a task has ended."`
 	Stop     stopCommand     `cmd:"" help:"Cancel a task that has not passed its point of no return: stop the work, then undo it."`
+	Pause    pauseCommand    `cmd:"" help:"Let a task rest that goes in slices, such as a copy, until it is resumed."`
+	Resume   resumeCommand   `cmd:"" help:"Let a paused task go on."`
+	Limit    limitCommand    `cmd:"" help:"Limit how many bytes per second a task moves."`
 	Revert   revertCommand   `cmd:"" help:"Undo a task that has finished, or try a failed undo again."`
 	Clear    clearCommand    `cmd:"" help:"Accept ended tasks for good: they can no longer be reverted and leave the lists."`
+	History  historyCommand  `cmd:"" help:"List tasks that were cleared, newest first."`
+	Queue    queueCommand    `cmd:"" help:"Show how many tasks run and wait, and what for; change the limits."`
 	Flow     flowCommand     `cmd:"" help:"See or cancel all tasks of one action of an engine."`
 	Trash    trashCommand    `cmd:"" help:"See, restore or empty what deletes have moved to the trash."`
 	Domains  domainsCommand  `cmd:"" help:"List the storage domains."`

@@ -33,6 +33,16 @@ func TestSent(t *testing.T) {
 		{[]string{"flow", "cancel", "f"}, `Flow.cancel {"flowID":"f"}`},
 		{[]string{"flow", "cancel", "f", "--revert"}, `Flow.cancel {"flowID":"f","revert":true}`},
 		{[]string{"flow", "release", "f"}, `Flow.release {"flowID":"f"}`},
+		{[]string{"pause", id}, `Task.pause {"taskID":"` + id + `"}`},
+		{[]string{"resume", id}, `Task.resume {"taskID":"` + id + `"}`},
+		{[]string{"limit", id, "50M"}, `Task.setLimits {"taskID":"` + id + `","bytesPerSecond":52428800}`},
+		{[]string{"limit", id, "50 MiB/s"}, `Task.setLimits {"taskID":"` + id + `","bytesPerSecond":52428800}`},
+		{[]string{"limit", id, "1.5g"}, `Task.setLimits {"taskID":"` + id + `","bytesPerSecond":1610612736}`},
+		{[]string{"limit", id, "1000"}, `Task.setLimits {"taskID":"` + id + `","bytesPerSecond":1000}`},
+		{[]string{"limit", id, "none"}, `Task.setLimits {"taskID":"` + id + `","bytesPerSecond":0}`},
+		{[]string{"history", "--limit", "7"}, `Host.getTaskHistory {"limit":8}`},
+		{[]string{"history"}, `Host.getTaskHistory {"limit":21}`},
+		{[]string{"queue"}, `Host.getAllTasks {"state":"queued","limit":5000}`},
 		{[]string{"tasks", "--flow", "f", "--state", "failed"}, `Host.getAllTasks {"state":"failed","flow":"f","limit":5000}`},
 	} {
 		synctest.Test(t, func(t *testing.T) {

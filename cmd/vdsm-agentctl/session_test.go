@@ -198,6 +198,7 @@ func TestFlows(t *testing.T) {
 		h.say("flow", "cancel", "flow-2")
 		h.say("flow", "cancel", "flow-2", "--wait=20", "--json")
 		h.say("flow", "cancel", "flow-3")
+		h.say("flow", "list")
 		h.say("flow", "show", "flow-4")
 		h.say("flow", "cancel", "")
 	})

@@ -77,6 +77,11 @@ func (c *cli) describe(d wire.Details) error {
 	c.asked("Stop asked", d.Stop)
 	c.asked("Revert asked", d.Revert)
 	if !final(d.Task) {
+		c.asked("Paused", d.Pause)
+		if d.RevertAtEnd != nil {
+			c.field("At its end", "will be reverted; asked for "+show.Time(d.RevertAtEnd.At)+by(d.RevertAtEnd.Who))
+		}
+		c.field("Limit", show.Rate(float64(d.BytesPerSecond)))
 		c.field("Can be stopped", yesNo(d.Cancelable, d.NotCancelable))
 	}
 	if d.Cancelable {
@@ -87,9 +92,10 @@ func (c *cli) describe(d wire.Details) error {
 		c.field("Stop", "came too late; "+d.DecidedBy+" had finished")
 	}
 	if d.State == string(tasks.Finished) || d.State == string(tasks.Failed) {
-		c.field("Can be reverted", yesNo(d.Revertible, ""))
+		c.field("Can be reverted", yesNo(d.Revertible, "")+until(d))
 	}
 	c.items("Locks", locks(d.Locks))
+	c.items("Waits for", d.WaitsFor)
 	c.items("Waits behind", d.WaitsBehind)
 	c.field("Processes", strings.Trim(strings.ReplaceAll(fmt.Sprint(d.Pids), " ", ", "), "[]"))
 	if d.Stuck {
@@ -186,6 +192,14 @@ func by(who string) string {
 		return ""
 	}
 	return " by " + who
+}
+
+// until says how long a finished task can be reverted, if that ends.
+func until(d wire.Details) string {
+	if !d.Revertible || d.Expires.IsZero() {
+		return ""
+	}
+	return ", until " + show.Time(d.Expires) + " if it is not cleared before"
 }
 
 // compact is JSON without what an empty object would add.

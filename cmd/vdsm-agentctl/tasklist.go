@@ -114,7 +114,7 @@ func checkState(word string) error {
 
 func final(t wire.Task) bool { return tasks.State(t.State).Final() }
 
-// stateCell is a state with its colour, and whether the task is stuck in it.
+// stateCell is a state with its colour, and whether the task is stuck or paused in it.
 func stateCell(t wire.Task) show.Cell {
 	cell := show.Cell{Text: t.State}
 	switch tasks.State(t.State) {
@@ -124,6 +124,9 @@ func stateCell(t wire.Task) show.Cell {
 		cell.Colour = show.Bad
 	case tasks.Aborting, tasks.Recovering, tasks.Recovered:
 		cell.Colour = show.Warn
+	}
+	if t.Paused {
+		cell = show.Cell{Text: t.State + " (paused)", Colour: show.Warn}
 	}
 	if t.Stuck {
 		cell = show.Cell{Text: t.State + " (stuck)", Colour: show.Bad}

@@ -21,7 +21,7 @@ type watchCommand struct {
 // Help is the end of the command's help text.
 func (watchCommand) Help() string {
 	return "On a terminal a bar for each task; else a line at each whole 10 % and each change of state. " +
-		"Ctrl-C ends the watch, not the task. Exit code 5 when a task did not succeed."
+		"A paused task is watched until it is resumed and has ended. Ctrl-C ends the watch, not the task. Exit code 5 when a task did not succeed."
 }
 
 const watchEvery = 500 * time.Millisecond

@@ -17,7 +17,8 @@
 //   - A checkpoint that says "nothing copied yet" is recorded before the first write, and one that says "start over" before
 //     a destination is made anew.
 //   - A qcow2 destination is checked before a copy into it is resumed. Leaked clusters are the expected trace of an end in the
-//     middle and are given back; anything worse starts over.
+//     middle and are given back, before it goes on and once more at its end, as QEMU may leave one then; anything worse
+//     starts over.
 //   - A source that changed since the first checkpoint starts over; one that changed during a run fails it.
 //
 // It makes no destination (see qemuimg.Create), knows nothing of domains or tasks, and does not sync directories: that is

@@ -2,6 +2,7 @@ package copy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -99,6 +100,62 @@ func TestResumeFromTheMiddleOfASlice(t *testing.T) {
 			t.Fatal("the copy started over")
 		}
 	})
+}
+
+// A cluster that leaks while a resumed copy writes, as it happens with QEMU, is given back at its end.
+func TestAResumedCopyIsSwept(t *testing.T) {
+	e, recreated := newEnv(t), 0
+	s := e.many(qemuimgtest.RAM(t), qemuimg.Raw, qemuimg.QCOW2, &recreated)
+	last := e.stopped(s, nil, func(stop func()) {
+		e.atCheckpoint = func(n int) error {
+			if n == 2 {
+				stop()
+			}
+			return nil
+		}
+	})
+	leaked := false
+	e.atCheckpoint = func(int) error {
+		if now := e.last(); !leaked && !now.Complete && now.Done == now.Total {
+			leaked = true
+			leak(t, s.Dest.Path)
+		}
+		return nil
+	}
+	e.mustRun(s, last)
+	if !leaked || recreated != 0 {
+		t.Fatalf("leaked %t, started over %d times", leaked, recreated)
+	}
+}
+
+// leak makes the refcount of a cluster behind the end 1, with nothing that refers to it.
+func leak(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := func(off int64) int64 {
+		b := make([]byte, 8)
+		if _, err := f.ReadAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+		return int64(binary.BigEndian.Uint64(b))
+	}
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cluster = 64 << 10
+	n := (st.Size() + cluster - 1) / cluster
+	block := at(at(48)) // the first entry of the table whose offset is in the header
+	if _, err := f.WriteAt([]byte{0, 1}, block+2*n); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate((n + 1) * cluster); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // After a stop no worker is started any more, and a stop before the beginning starts none.

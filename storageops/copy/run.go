@@ -41,6 +41,8 @@ type run struct {
 	spec   Spec
 	keeper *keeper
 	state  State
+	// resumed says that a former run has written into the destination.
+	resumed bool
 }
 
 func (r *run) run(ctx context.Context, last *State) error {
@@ -69,7 +71,7 @@ func (r *run) begin(ctx context.Context, last *State) error {
 			return err
 		}
 		if last != nil && why == "" {
-			r.state = *last
+			r.state, r.resumed = *last, true
 			return nil
 		}
 		blank := fresh
@@ -157,6 +159,9 @@ func (r *run) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.sweep(ctx); err != nil {
+		return err
+	}
 	now, err := r.keeper.stat()
 	if err != nil {
 		return err
@@ -177,6 +182,19 @@ func (r *run) finish(ctx context.Context) error {
 	}
 	r.env.Progress(done.Total, done.Total)
 	return r.keeper.close()
+}
+
+// sweep gives back what a resumed copy has leaked: QEMU may leave a cluster of its tables unused when it goes on in an image
+// whose writer was killed, also if the image was repaired before. The sync that follows in finish covers it.
+func (r *run) sweep(ctx context.Context) error {
+	if !r.resumed || r.spec.Dest.Format == qemuimg.Raw {
+		return nil
+	}
+	found, err := qemuimg.RepairLeaks(ctx, r.env, r.spec.dest())
+	if err == nil && found.Found == qemuimg.Corrupt {
+		err = errors.Join(r.taint(), code.Errorf(code.VolumeCopy, "%s is damaged at the end of its copy; copy again", r.spec.Dest.Path))
+	}
+	return err
 }
 
 // commit puts all that was written to stable storage and then records next. It does not change r, so that it may go on while

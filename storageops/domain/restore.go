@@ -199,6 +199,10 @@ func (tr *Trash) restoreItem(m *Manifest, it *Item) error {
 		if err := t.remove(kept); err != nil {
 			return err
 		}
+		// The manifest, which goes next, must not be gone after a crash while this is there.
+		if err := t.sync(tr.entryDir(m.Task)); err != nil {
+			return err
+		}
 	}
 	if err := tr.mendShares(it); err != nil {
 		return err

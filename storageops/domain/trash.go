@@ -266,6 +266,10 @@ func (tr *Trash) move(m *Manifest, it *Item) error {
 	if _, err := t.ensureDir(to); err != nil {
 		return err
 	}
+	// Before anything moves into it: what is in a directory that has no name after a crash is lost.
+	if err := t.sync(tr.entryDir(m.Task)); err != nil {
+		return err
+	}
 	for _, f := range it.Files {
 		if fi, err := t.regular(path.Join(to, f.Name)); err != nil {
 			return err
@@ -283,7 +287,7 @@ func (tr *Trash) move(m *Manifest, it *Item) error {
 			return err
 		}
 	}
-	return t.sync(to, tr.entryDir(m.Task))
+	return t.sync(to)
 }
 
 func (tr *Trash) rename(from, to string) error {

@@ -158,7 +158,8 @@ func (d *Domain) RemoveImageDirIfEmpty(img string) error {
 	return d.t.sync(imagesDir)
 }
 
-// SetMode gives the volume's data file, and its lease if there is one, the mode and owner of a volume, synced.
+// SetMode gives the volume's data file, and its lease if there is one, the mode and owner of a volume. The files are synced, and
+// so are their names: whoever made them has done neither.
 func (d *Domain) SetMode(img, vol string) error {
 	if err := d.changeVolume(img, vol); err != nil {
 		return err
@@ -186,7 +187,7 @@ func (d *Domain) SetMode(img, vol string) error {
 			return err
 		}
 	}
-	return nil
+	return d.t.sync(imageDir(img))
 }
 
 // changeVolume is what every change of a volume checks first: claim, names, image.

@@ -51,6 +51,7 @@ type bench struct {
 	ordinary bool
 	log      *os.File // where checkpoints go
 	procs    *proc.Manager
+	limit    int64
 
 	mu    sync.Mutex
 	saved int
@@ -231,7 +232,7 @@ func (s *stopper) Progress(done, total int64) {
 	}
 }
 
-// Start, Checkpoint and Progress are copy.Env: a checkpoint is a synced write, as it is in the agent's store.
+// Start, Checkpoint, Progress and Limit are copy.Env: a checkpoint is a synced write, as it is in the agent's store.
 func (b *bench) Start(ctx context.Context, s proc.Spec) (*proc.Worker, error) {
 	s.Task, s.IdleIO = "copybench", s.IdleIO && !b.ordinary
 	w, err := b.procs.Start(s)
@@ -256,6 +257,8 @@ func (b *bench) Checkpoint(state any) error {
 }
 
 func (b *bench) Progress(done, total int64) {}
+
+func (b *bench) Limit() int64 { return b.limit }
 
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {

@@ -22,7 +22,7 @@ func newStep(w *World, g gate, k Knobs) tasks.Step {
 	m := &step{w, g, k}
 	s := tasks.Step{
 		Name: k.Name, Undone: k.Name + " taken back", Plan: m.plan, Do: m.do, Check: m.check, Undo: m.undo,
-		Verify: k.Verify, PointOfNoReturn: k.PointOfNoReturn, DecidedBy: k.DecidedBy,
+		Slices: k.Slices > 1 && k.DecidedBy == "", Verify: k.Verify, PointOfNoReturn: k.PointOfNoReturn, DecidedBy: k.DecidedBy,
 	}
 	if k.Verify {
 		s.Undo, s.Undone = nil, ""
@@ -133,6 +133,9 @@ func (m *step) work(ctx context.Context, s *tasks.Scope) error {
 	worker := m.world.newWorker(s.TaskID(), m.k.Worker, m.k.Pace)
 	s.Attach(worker)
 	m.world.reached("worker", s.TaskID(), m.k.Name)
+	if m.k.Leaves {
+		return nil
+	}
 	select {
 	case <-worker.Gone():
 	case <-m.cancelled(ctx):

@@ -62,7 +62,9 @@ type trace struct {
 
 // essence is what the seed decides: the points in their order, and all lines in any. What is said between two points, by
 // clients and rivals that go on by themselves, may be in another order in another run.
-func (t *trace) essence() []string { return append(slices.Clone(t.points), slices.Sorted(slices.Values(t.lines))...) }
+func (t *trace) essence() []string {
+	return append(slices.Clone(t.points), slices.Sorted(slices.Values(t.lines))...)
+}
 
 // result is what comes of a run.
 type result struct {

@@ -1,0 +1,91 @@
+package storageops
+
+import (
+	"context"
+
+	"vdsm-agent/storageops/domain"
+)
+
+// domains is what the verbs need of the storage domains of this host; a *domain.Registry has them.
+type domains interface {
+	// List returns the ids of the domains that can be seen now, sorted.
+	List() []string
+	// Get returns a domain to change, claimed for this agent: 358, 379, 651 if it cannot be had now.
+	Get(id string) (storageDomain, error)
+}
+
+// storageDomain is what the verbs need of a storage domain; *domain.Domain says what each answers.
+//
+// What changes it is on stable storage when nil is returned. It may die at any line, or fail: repeating it, or its inverse,
+// then comes to the same end as if it had not. In between an observer may see each of its parts, in the order that is
+// given here; a part that is a single rename is there or not.
+type storageDomain interface {
+	ID() string
+	Writable() error
+	Free() (int64, error)
+
+	// What follows only reads. 268: no such image. 201: no such volume. 207: its metadata is damaged.
+
+	Volumes(image string) ([]string, error)
+	ImagePath(image string) (string, error)
+	VolumePath(image, volume string) (string, error)
+	ReadVolume(image, volume string) (domain.VolumeMeta, error)
+	Chain(image, leaf string) ([]domain.ChainLink, error)
+	Children(image, volume string) ([]string, error)
+	SharedBy(image, volume string) ([]string, error)
+	Fingerprint(image, volume string) (domain.Fingerprint, error)
+
+	// CreateImageDir makes the directory, one that is there already is no error. Its inverse is RemoveImageDirIfEmpty.
+	CreateImageDir(image string) (created bool, err error)
+	// RemoveImageDirIfEmpty leaves a directory that is not empty. One that is gone is no error.
+	RemoveImageDirIfEmpty(image string) error
+	// SetMode gives the data file a volume's mode, and puts the file as it is now and its name on stable storage.
+	SetMode(image, volume string) error
+	// WriteVolumeMeta replaces the metadata by one rename. In the images that hold hard links of the volume it is replaced
+	// after that, image by image; each write mends what one that died left of that.
+	WriteVolumeMeta(image, volume string, m domain.VolumeMeta) error
+	// UpdateVolumeMeta reads, calls change, and writes; if change answers an error, nothing is written.
+	UpdateVolumeMeta(image, volume string, change func(*domain.VolumeMeta) error) error
+	// ShareTemplate makes hard links of the volume's files in the other image, the data file first, the metadata, which makes
+	// it visible, last. Links that are there are no error. Its inverse is UnshareTemplate.
+	ShareTemplate(fromImage, volume, image string) error
+	// UnshareTemplate removes the links, the metadata first. Those that are gone are no error.
+	UnshareTemplate(fromImage, volume, image string) error
+
+	Trash() trash
+}
+
+// trash is what the verbs need of a domain's trash; *domain.Trash says what each answers. Of its changes the same holds as of
+// a storageDomain's. The calls for one task come one after the other.
+type trash interface {
+	Has(task string) (bool, error)
+	List() ([]domain.TrashEntry, error)
+	Manifest(task string) (domain.Manifest, error)
+	Data(task string) ([]string, error)
+
+	// Put writes into the task's manifest what goes, and when that is on stable storage renames each file of the volume, the
+	// metadata first, or the image's whole directory. What has moved already is no error. Its inverse is Restore.
+	Put(e domain.Entry) error
+	// Restore links each file back, the metadata last, and when that is on stable storage removes it from the trash, then
+	// the manifest. Nothing there is no error. After Remove has begun it is refused (410).
+	Restore(task string, only func(domain.Item) bool) error
+	// Remove destroys: from its first change on, one rename, nothing comes back. It goes in pieces of well under 100 ms and
+	// returns between two of them when ctx ends. Nothing there is no error.
+	Remove(ctx context.Context, task string, progress func(freed int64)) error
+}
+
+// registry is the domains as they are on disk.
+type registry struct{ *domain.Registry }
+
+func (r registry) Get(id string) (storageDomain, error) {
+	d, err := r.Registry.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	return onDisk{d}, nil
+}
+
+// onDisk is one of them.
+type onDisk struct{ *domain.Domain }
+
+func (d onDisk) Trash() trash { return d.Domain.Trash() }

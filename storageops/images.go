@@ -1,0 +1,134 @@
+package storageops
+
+import (
+	"context"
+	"os"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/proc"
+	"vdsm-agent/storageops/copy"
+	"vdsm-agent/storageops/qemuimg"
+	"vdsm-agent/tasks"
+)
+
+// images is what the verbs do with the files of images; qemuimg and copy say what each answers.
+//
+// All of it is done by workers, which it hands to the task engine (Attach) before they do anything. It returns when they are
+// gone; when the engine ends them, with an error. ctx ending does the same.
+type images interface {
+	// Importable refuses what can be seen from outside to be no file that could be imported (1000).
+	Importable(path string) error
+	// Verify, Info and Measure only read.
+	Verify(ctx context.Context, w work, img qemuimg.Image, want qemuimg.Expect) (qemuimg.Info, error)
+	Info(ctx context.Context, w work, img qemuimg.Image) (qemuimg.Info, error)
+	Measure(ctx context.Context, w work, img qemuimg.Image, target string) (qemuimg.Size, error)
+
+	// Create makes the file, or empties the one that is there. Neither the file nor its name is on stable storage
+	// then: storageDomain.SetMode follows. One that dies leaves a file that is not whole.
+	Create(ctx context.Context, w work, c qemuimg.CreateSpec) error
+	// AddBitmap is on stable storage when it returns: qemu-img flushes before it ends. One that dies has added it or
+	// not, or has left clusters that nothing refers to. A bitmap that is there already is an error.
+	AddBitmap(ctx context.Context, w work, img qemuimg.Image, name string, granularity int64) error
+	// Allocate reserves the blocks of a preallocated volume: of a raw one behind the first 4096 bytes, which make the file's
+	// length, of a qcow2 one behind its own tables. It may be repeated at any time, and goes on from last, its last checkpoint.
+	Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error
+	// Copy writes the destination slice by slice. What a checkpoint covers is on stable storage before the checkpoint
+	// is recorded; what follows it may be there in any part. It goes on from last, its last checkpoint, and repeats at most
+	// what follows that; where the destination cannot be relied on it starts over, by spec.Recreate.
+	Copy(ctx context.Context, w work, spec copy.Spec, last *copy.State) error
+	// Zero overwrites what is allocated, for good; otherwise as Allocate.
+	Zero(ctx context.Context, w work, path string, last *copy.FillState) error
+}
+
+// work is what the operations on images need of the step that they are a part of: a *tasks.Scope, or one whose checkpoints
+// mean something else.
+type work interface {
+	TaskID() string
+	Attach(w tasks.Worker)
+	Checkpoint(state any) error
+	Progress(done, total int64)
+	Limit() int64
+}
+
+// silent is a part of a step that is repeated as a whole: what it reports is not the step's.
+type silent struct{ *tasks.Scope }
+
+func (silent) Checkpoint(any) error  { return nil }
+func (silent) Progress(int64, int64) {}
+
+// imageFiles are images as files, with qemu-img and the agent's own workers.
+type imageFiles struct{ workers *proc.Manager }
+
+// workEnv is how the workers of copies and qemu-img come under the task engine.
+type workEnv struct {
+	work
+	workers *proc.Manager
+}
+
+func (i imageFiles) env(w work) workEnv { return workEnv{w, i.workers} }
+
+// Start starts a worker for the task. From here on the engine ends it, and waits until it is gone.
+func (e workEnv) Start(ctx context.Context, spec proc.Spec) (*proc.Worker, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	spec.Task = e.TaskID()
+	w, err := e.workers.Start(spec)
+	if err == nil {
+		e.Attach(w)
+	}
+	return w, err
+}
+
+func (imageFiles) Importable(path string) error {
+	switch fi, err := os.Stat(path); {
+	case err != nil:
+		return code.Errorf(code.InvalidParameter, "the file to import cannot be read: %w", err)
+	case !fi.Mode().IsRegular():
+		return code.Errorf(code.InvalidParameter, "%s is not a regular file and cannot be imported", path)
+	}
+	return nil
+}
+
+func (i imageFiles) Verify(ctx context.Context, w work, img qemuimg.Image, want qemuimg.Expect) (qemuimg.Info, error) {
+	return qemuimg.VerifyUntrusted(ctx, i.env(w), img.Path, img.Format, want)
+}
+
+func (i imageFiles) Info(ctx context.Context, w work, img qemuimg.Image) (qemuimg.Info, error) {
+	return qemuimg.ReadInfo(ctx, i.env(w), img)
+}
+
+func (i imageFiles) Measure(ctx context.Context, w work, img qemuimg.Image, target string) (qemuimg.Size, error) {
+	return qemuimg.Measure(ctx, i.env(w), img, target)
+}
+
+func (i imageFiles) Create(ctx context.Context, w work, c qemuimg.CreateSpec) error {
+	return qemuimg.Create(ctx, i.env(w), c)
+}
+
+func (i imageFiles) AddBitmap(ctx context.Context, w work, img qemuimg.Image, name string, granularity int64) error {
+	return qemuimg.AddBitmap(ctx, i.env(w), img, name, granularity, false)
+}
+
+func (i imageFiles) Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error {
+	start := int64(4096)
+	if img.Format == qemuimg.QCOW2 {
+		found, err := qemuimg.Check(ctx, i.env(w), img)
+		if err != nil {
+			return err
+		}
+		start = found.EndOffset
+	}
+	if start >= capacity {
+		return nil
+	}
+	return copy.Allocate(ctx, i.env(w), img.Path, start, capacity, last)
+}
+
+func (i imageFiles) Copy(ctx context.Context, w work, spec copy.Spec, last *copy.State) error {
+	return copy.Run(ctx, i.env(w), spec, last)
+}
+
+func (i imageFiles) Zero(ctx context.Context, w work, path string, last *copy.FillState) error {
+	return copy.Zero(ctx, i.env(w), path, last)
+}

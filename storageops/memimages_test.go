@@ -1,0 +1,296 @@
+package storageops
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/storageops/copy"
+	"vdsm-agent/storageops/qemuimg"
+)
+
+// parts is how many parts the data of an image has; each is one slice of a copy.
+const parts = 4
+
+// picture is the content of an image's file.
+type picture struct {
+	format, backing, backingFormat string
+	capacity                       int64
+	data                           [parts]byte // what each part holds; 0 = nothing
+	room                           [parts]bool // is allocated
+	bitmaps                        string      // names, each with a comma
+}
+
+// end is where a part ends in the virtual disk.
+func (p picture) end(part int) int64 { return p.capacity * int64(part+1) / parts }
+
+// memImages are the files of images in memory.
+type memImages struct {
+	*hand
+	world *world
+}
+
+// memWorker stands for the processes of one operation. What they do is done by the goroutine that waits for them, but only
+// while they live.
+type memWorker struct {
+	world *world
+	task  string
+	what  string
+	gone  chan struct{}
+	once  sync.Once
+}
+
+func (w *memWorker) Pids() []int           { return []int{4711} }
+func (w *memWorker) Describe() []string    { return []string{w.what} }
+func (w *memWorker) Terminate()            { w.end() }
+func (w *memWorker) Kill()                 { w.end() }
+func (w *memWorker) Gone() <-chan struct{} { return w.gone }
+func (w *memWorker) end() {
+	w.once.Do(func() {
+		w.world.forget(w)
+		close(w.gone)
+	})
+}
+
+func (w *memWorker) ended() bool {
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// by starts a worker and lets f do what it does.
+func (m memImages) by(ctx context.Context, w work, what string, f func(*hand) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	worker := &memWorker{world: m.world, task: w.TaskID(), what: what, gone: make(chan struct{})}
+	if err := m.pass("start "+what, func(*disk) { m.world.remember(worker) }); err != nil {
+		return err
+	}
+	w.Attach(worker)
+	hand := *m.hand
+	hand.worker = worker
+	err := f(&hand)
+	worker.end()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// see returns what is in an image's file.
+func (m memImages) see(name string) (inode, picture, error) {
+	ino, n := m.disk.lookup(name)
+	if n == nil {
+		return 0, picture{}, code.Errorf(code.ImageVerification, "%s cannot be opened", name)
+	}
+	p, ok := n.data.(picture)
+	if !ok {
+		return 0, picture{}, code.Errorf(code.ImageVerification, "%s is no image", name)
+	}
+	return ino, p, nil
+}
+
+func (m memImages) Importable(name string) error {
+	if _, n := m.disk.lookup(name); n == nil {
+		return code.Errorf(code.InvalidParameter, "the file to import cannot be read")
+	}
+	return nil
+}
+
+func (m memImages) Verify(_ context.Context, _ work, img qemuimg.Image, want qemuimg.Expect) (qemuimg.Info, error) {
+	_, p, err := m.see(img.Path)
+	if err == nil && (p.format != img.Format || p.backing != want.Backing) {
+		err = code.Errorf(code.ImageVerification, "%s is a %s over %q, not a %s over %q", img.Path, p.format, p.backing, img.Format, want.Backing)
+	}
+	return qemuimg.Info{VirtualSize: p.capacity, Format: p.format, Backing: p.backing}, err
+}
+
+func (m memImages) Info(_ context.Context, _ work, img qemuimg.Image) (info qemuimg.Info, err error) {
+	_, p, err := m.see(img.Path)
+	name := ""
+	for _, c := range p.bitmaps {
+		if c != ',' {
+			name += string(c)
+			continue
+		}
+		info.Bitmaps = append(info.Bitmaps, qemuimg.Bitmap{Name: name, Enabled: true})
+		name = ""
+	}
+	return info, err
+}
+
+func (m memImages) Measure(_ context.Context, _ work, img qemuimg.Image, _ string) (qemuimg.Size, error) {
+	_, p, err := m.see(img.Path)
+	return qemuimg.Size{Required: p.capacity}, err
+}
+
+func (m memImages) Create(ctx context.Context, w work, c qemuimg.CreateSpec) error {
+	return m.by(ctx, w, "qemu-img create", func(h *hand) error {
+		dir, parent := h.disk.lookup(path.Dir(c.Path))
+		if parent == nil {
+			return code.Errorf(code.VolumeCreation, "there is no directory for %s", c.Path)
+		}
+		ino, old := h.disk.lookup(c.Path)
+		fill := func(n *node) {
+			n.data = picture{format: c.Format, capacity: c.Capacity, backing: c.Backing, backingFormat: c.BackingFormat}
+		}
+		return h.effect("make the file", func(d *disk) []change {
+			if old != nil {
+				return []change{d.fill(ino, fill)}
+			}
+			d.last++
+			return []change{d.link(dir, path.Base(c.Path), d.last), d.chmod(d.last, 0o644), d.fill(d.last, fill)}
+		})
+	})
+}
+
+// edit changes an image's file, unsynced.
+func (h *hand) edit(what, name string, f func(p *picture)) error {
+	ino, n := h.disk.lookup(name)
+	if n == nil {
+		return noFile(name)
+	}
+	return h.effect(what, func(d *disk) []change {
+		return []change{d.fill(ino, func(n *node) {
+			p, ok := n.data.(picture)
+			if ok {
+				f(&p)
+				n.data = p
+			}
+		})}
+	})
+}
+
+func (m memImages) AddBitmap(ctx context.Context, w work, img qemuimg.Image, name string, _ int64) error {
+	return m.by(ctx, w, "qemu-img bitmap", func(h *hand) error {
+		if err := h.edit("add a bitmap", img.Path, func(p *picture) { p.bitmaps += name + "," }); err != nil {
+			return err
+		}
+		return h.sync("the bitmap", img.Path)
+	})
+}
+
+// fill does part after part, each with a sync and a checkpoint.
+func (m memImages) fill(ctx context.Context, w work, what, name string, capacity int64, last *copy.FillState, f func(p *picture, part int)) error {
+	return m.by(ctx, w, what, func(h *hand) error {
+		for part := 1; part < parts; part += 2 {
+			end := capacity * int64(part+1) / parts
+			if last != nil && end <= last.Next {
+				continue
+			}
+			err := h.edit(what+" "+strconv.Itoa(part), name, func(p *picture) { f(p, part-1); f(p, part) })
+			if err != nil {
+				return err
+			}
+			if err := h.sync(what+" "+strconv.Itoa(part), name); err != nil {
+				return err
+			}
+			if err := w.Checkpoint(copy.FillState{Next: end, Done: end}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (m memImages) Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error {
+	return m.fill(ctx, w, "allocate", img.Path, capacity, last, func(p *picture, part int) { p.room[part] = true })
+}
+
+func (m memImages) Zero(ctx context.Context, w work, name string, last *copy.FillState) error {
+	return m.fill(ctx, w, "wipe", name, 1<<20, last, func(p *picture, part int) { p.data[part] = 0 })
+}
+
+// Copy is copy.Run.
+func (m memImages) Copy(ctx context.Context, w work, spec copy.Spec, last *copy.State) error {
+	if last != nil && last.Complete {
+		return nil
+	}
+	data, sources, err := m.read(spec)
+	if err != nil {
+		return err
+	}
+	return m.by(ctx, w, "the copy", func(h *hand) error {
+		state := copy.State{Blank: true, Sources: sources}
+		switch {
+		case last != nil && (last.Over || !slices.Equal(last.Sources, sources)):
+			if err := w.Checkpoint(copy.State{Over: true}); err != nil {
+				return err
+			}
+			if err := spec.Recreate(ctx); err != nil {
+				return err
+			}
+			fallthrough
+		case last == nil:
+			if err := w.Checkpoint(state); err != nil {
+				return err
+			}
+		default:
+			state = *last
+		}
+		return m.slices(h, w, spec, data, state)
+	})
+}
+
+func (m memImages) slices(h *hand, w work, spec copy.Spec, data [parts]byte, state copy.State) error {
+	whole := picture{capacity: spec.Capacity}
+	for part, value := range data {
+		if value == 0 || whole.end(part) <= state.Next {
+			continue
+		}
+		if m.world.full(part) {
+			return code.Errorf(code.NoSpaceLeftOnDomain, "the file system is full")
+		}
+		what := "slice " + strconv.Itoa(part)
+		err := h.edit("write "+what, spec.Dest.Path, func(p *picture) { p.data[part], p.room[part] = value, true })
+		if err != nil {
+			return err
+		}
+		if err := h.sync(what, spec.Dest.Path); err != nil {
+			return err
+		}
+		state.Next, state.Done = whole.end(part), state.Done+whole.capacity/parts
+		w.Progress(state.Done, whole.capacity)
+		if err := w.Checkpoint(state); err != nil {
+			return err
+		}
+	}
+	state.Complete = true
+	return w.Checkpoint(state)
+}
+
+// read returns what the destination is to hold, and how the sources are now.
+func (m memImages) read(spec copy.Spec) (data [parts]byte, sources []copy.Fingerprint, err error) {
+	layers := append([]copy.Layer{{Path: spec.Source.Path, Format: spec.Source.Format}}, spec.Source.Backing...)
+	for i, l := range layers {
+		_, p, err := m.see(l.Path)
+		if err != nil {
+			return data, nil, err
+		}
+		_, n := m.disk.lookup(l.Path)
+		sources = append(sources, copy.Fingerprint{Size: p.capacity, Mtime: n.mtime})
+		if i > 0 && len(spec.Dest.Backing) > 0 {
+			continue // only what the overlay holds itself
+		}
+		for part, value := range p.data {
+			if data[part] == 0 {
+				data[part] = value
+			}
+		}
+	}
+	return data, sources, nil
+}
+
+var (
+	_ images        = memImages{}
+	_ domains       = memDomains{}
+	_ storageDomain = memDomain{}
+	_ trash         = memTrash{}
+)

@@ -1,0 +1,73 @@
+package storageops
+
+import (
+	"encoding/json"
+	"maps"
+	"testing"
+
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks/tasktest/prove"
+)
+
+// fields are parameters of a verb.
+type fields map[string]any
+
+func (f fields) with(more fields) fields {
+	out := maps.Clone(f)
+	maps.Copy(out, more)
+	return out
+}
+
+func proofCase(name, verb string, params fields) prove.Case {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		panic(err) // strings, numbers and booleans always marshal
+	}
+	return prove.Case{Name: name, Verb: verb, Params: raw, World: newWorld}
+}
+
+// proofCases are the verbs with parameters that succeed in newWorld, and one that meets a full file system.
+func proofCases() []prove.Case {
+	in := fields{"storagedomainID": sdID, "storagepoolID": domain.BlankUUID}
+	create := in.with(fields{"volumeID": volNew, "imageID": imgNew, "size": "10485761", "diskType": "DATA", "desc": "d", "volFormat": 5, "preallocate": 2})
+	overlay := create.with(fields{"volFormat": 4, "size": "12582912"})
+	copyTo := in.with(fields{"volumeID": volTop, "imageID": imgA, "dstSdUUID": sdID, "dstImgUUID": imgNew, "dstVolUUID": volNew, "volFormat": 5, "preallocate": 2})
+	remove := in.with(fields{"volumeID": volOld, "imageID": imgB})
+	full := proofCase("copy into a full domain", "Volume.copy", copyTo)
+	full.World = func() prove.World {
+		w := newWorld().(*world)
+		w.fullAt = 2
+		return w
+	}
+	final := func(c prove.Case) prove.Case {
+		c.Final = true
+		return c
+	}
+	return []prove.Case{
+		proofCase("create raw", "Volume.create", create),
+		proofCase("create raw preallocated", "Volume.create", create.with(fields{"preallocate": "PREALLOCATED"})),
+		proofCase("create cow preallocated", "Volume.create", create.with(fields{"volFormat": "COW", "preallocate": 1})),
+		proofCase("create on a leaf", "Volume.create", overlay.with(fields{"imageID": imgA, "srcVolUUID": volTop, "bitmap": volOld})),
+		proofCase("create on a template", "Volume.create", overlay.with(fields{"srcImgUUID": imgTmpl, "srcVolUUID": volTmpl})),
+		proofCase("copy a chain to cow", "Volume.copy", copyTo.with(fields{"volFormat": 4})),
+		proofCase("copy a chain to raw", "Volume.copy", copyTo),
+		proofCase("copy raw to raw preallocated", "Volume.copy", copyTo.with(fields{"volumeID": volRaw, "preallocate": 1})),
+		proofCase("copy to a template", "Volume.copy", copyTo.with(fields{"volFormat": 4, "volType": "SHARED"})),
+		proofCase("copy an overlay as an overlay", "Volume.copy", copyTo.with(fields{"volFormat": 4, "collapse": "false", "dstImgUUID": imgA})),
+		proofCase("copy over an old volume", "Volume.copy", copyTo.with(fields{"force": true, "postZero": "true", "dstImgUUID": imgB, "dstVolUUID": volOld})),
+		full,
+		proofCase("import", "Volume.import", fields{"storagedomainID": sdID, "imageID": imgNew, "volumeID": volNew, "path": outside, "format": "cow"}),
+		proofCase("delete a leaf", "Volume.delete", remove.with(fields{"volumeID": volTop, "imageID": imgA})),
+		proofCase("delete the last volume", "Volume.delete", remove),
+		final(proofCase("delete and wipe", "Volume.delete", remove.with(fields{"postZero": "true"}))),
+		proofCase("delete an image", "Image.delete", in.with(fields{"imageID": imgA})),
+		final(proofCase("delete what is gone", "Volume.delete", remove.with(fields{"volumeID": volNew}))),
+		proofCase("empty the trash of a task", "Trash.empty", fields{"taskID": oldTask}),
+		proofCase("empty the trash of a domain and wipe", "Trash.empty", fields{"storagedomainID": sdID, "postZero": true}),
+	}
+}
+
+// TestProve stops, crashes and fails every verb; see package prove.
+func TestProve(t *testing.T) {
+	prove.Run(t, prove.Config{Package: "storageops", Golden: "testdata/points.golden", Sample: 10000, Second: 8, Cases: proofCases()})
+}

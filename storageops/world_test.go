@@ -1,0 +1,220 @@
+package storageops
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/storageops/qemuimg"
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/tasktest/prove"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	sdID    = "11111111-2222-4333-8444-555555555555"
+	imgA    = "aaaaaaaa-0000-4000-8000-000000000001" // volRaw ← volTop
+	imgB    = "aaaaaaaa-0000-4000-8000-000000000002" // volOld
+	imgTmpl = "aaaaaaaa-0000-4000-8000-000000000003" // volTmpl
+	imgNew  = "aaaaaaaa-0000-4000-8000-000000000009" // not there
+	volRaw  = "bbbbbbbb-0000-4000-8000-000000000001"
+	volTop  = "bbbbbbbb-0000-4000-8000-000000000002"
+	volTmpl = "bbbbbbbb-0000-4000-8000-000000000003"
+	volNew  = "bbbbbbbb-0000-4000-8000-000000000004" // not there
+	volOld  = "bbbbbbbb-0000-4000-8000-000000000005"
+
+	oldTask   = "cccccccc-0000-4000-8000-000000000009" // has something in the trash already
+	proofTask = "cccccccc-0000-4000-8000-000000000001"
+	outside   = "/outside/outside, with = and spaces.qcow2"
+)
+
+// world is one domain in memory, with the verbs over it. It implements prove.World.
+type world struct {
+	disk *disk
+
+	mu      sync.Mutex
+	workers []*memWorker
+	fullAt  int // the part of a copy at which there is no room; 0 = there is always room
+}
+
+// Verbs makes the verbs anew for each task: a task has one goroutine, so what it is doing can be noted for its hand.
+func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
+	verbs := w.storage(&hand{disk: w.disk, gate: gate}).Verbs()
+	for i, v := range verbs {
+		wrapped := *v
+		wrapped.Plan = func(id string, params json.RawMessage) (*tasks.Plan, error) {
+			h := &hand{disk: w.disk, gate: gate}
+			plan, err := w.storage(h).Verbs()[i].Plan(id, params)
+			if err == nil {
+				noteScope(plan.Steps, h)
+			}
+			return plan, err
+		}
+		verbs[i] = &wrapped
+	}
+	return verbs
+}
+
+func (w *world) storage(h *hand) *Storage {
+	return &Storage{
+		domains: memDomains{h, w}, images: memImages{h, w}, leases: noLeases{}, trashFor: time.Hour, log: zerolog.Nop(),
+	}
+}
+
+// noteScope lets the hand know the step that is at work.
+func noteScope(steps []tasks.Step, h *hand) {
+	for i, s := range steps {
+		note := func(f func(context.Context, *tasks.Scope) error) func(context.Context, *tasks.Scope) error {
+			if f == nil {
+				return nil
+			}
+			return func(ctx context.Context, scope *tasks.Scope) error {
+				h.scope = scope
+				return f(ctx, scope)
+			}
+		}
+		steps[i].Do, steps[i].Undo = note(s.Do), note(s.Undo)
+	}
+}
+
+// Seen lists every file with its mode, and what is in it; times are left out.
+func (w *world) Seen() string {
+	var out []string
+	w.see("/", func(name string, ino inode, n *node) {
+		line, ours := strings.CutPrefix(name, trashDir()+"/")
+		if n.names != nil && ours {
+			return // an entry is what is in it
+		}
+		switch data := n.data.(type) {
+		case domain.VolumeMeta:
+			line = fmt.Sprintf("%s %s %s cap=%d %s %s %s %s seq=%d %q", line, data.Legality, data.VolType, data.Capacity, data.Type, data.Format,
+				data.PUUID, data.Image, data.Sequence, data.Description)
+		case picture:
+			line = fmt.Sprintf("%s %v", line, data)
+		case domain.Manifest:
+			line = fmt.Sprintf("%s %d items", line, len(data.Items))
+		}
+		line = fmt.Sprintf("%s %s links=%d", line, n.mode, w.disk.links(ino))
+		if ours {
+			line = "trash " + regexp.MustCompile(` links=\d+$`).ReplaceAllString(line, "")
+		}
+		out = append(out, line)
+	})
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+func (w *world) see(dir string, f func(name string, ino inode, n *node)) {
+	for _, child := range w.disk.list(dir) {
+		name := path.Join(dir, child)
+		ino, n := w.disk.lookup(name)
+		if n == nil {
+			continue
+		}
+		f(name, ino, n)
+		if n.names != nil {
+			w.see(name, f)
+		}
+	}
+}
+
+// Unsynced counts the changes that a crash may keep or lose.
+func (w *world) Unsynced() int {
+	w.disk.mu.Lock()
+	defer w.disk.mu.Unlock()
+	return len(w.disk.open)
+}
+
+// Crash leaves the disk only.
+func (w *world) Crash(keep func() bool) prove.World {
+	return &world{disk: w.disk.crash(keep), fullAt: w.fullAt}
+}
+
+// Alive names the task's workers.
+func (w *world) Alive(task string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, k := range w.workers {
+		if k.task == task {
+			out = append(out, k.what)
+		}
+	}
+	return out
+}
+
+func (w *world) remember(k *memWorker) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.workers = append(w.workers, k)
+}
+
+func (w *world) forget(k *memWorker) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.workers = slices.DeleteFunc(w.workers, func(other *memWorker) bool { return other == k })
+}
+
+func (w *world) full(part int) bool { return w.fullAt > 0 && part >= w.fullAt }
+
+// open is a gate that lets everything pass.
+func open(*tasks.Scope, string) error { return nil }
+
+// furnished is the disk before a case: a chain of two, a template, a volume of its own, a file outside, and an old entry
+// in the trash.
+var furnished = sync.OnceValue(func() *disk {
+	w := &world{disk: newDisk()}
+	h := &hand{disk: w.disk, gate: open}
+	must := func(_ bool, err error) {
+		if err != nil {
+			panic(err)
+		}
+	}
+	for _, dir := range []string{"/outside", "/" + sdID, imagesDir(), trashDir()} {
+		must(h.mkdir("", dir, 0o755))
+	}
+	d := memDomain{h, w}
+	furnish(func(img, vol string, v domain.VolumeMeta, data [parts]byte) {
+		must(d.CreateImageDir(img))
+		p := picture{format: imageFormat(v.Format), capacity: v.Capacity, data: data}
+		if v.HasParent() {
+			p.backing, p.backingFormat = v.PUUID, qemuimg.Raw
+		}
+		must(false, h.replace("", file(img, vol), p))
+		must(false, d.SetMode(img, vol))
+		must(false, d.WriteVolumeMeta(img, vol, v))
+	})
+	must(false, h.replace("", outside, picture{format: "qcow2", capacity: 10 << 20, data: [parts]byte{0, 7, 7, 0}}))
+	must(false, d.Trash().Put(domain.Entry{Task: oldTask, Label: labelDeleted, Image: imgNew}))
+	return w.disk
+})
+
+// furnish gives the volumes that are there at first to put.
+func furnish(put func(img, vol string, v domain.VolumeMeta, data [parts]byte)) {
+	for _, x := range []struct {
+		img, vol, parent, format, volType string
+		data                              [parts]byte
+	}{
+		{imgA, volRaw, domain.BlankUUID, domain.FormatRaw, domain.Internal, [parts]byte{1, 1, 0, 1}},
+		{imgA, volTop, volRaw, domain.FormatCOW, domain.Leaf, [parts]byte{0, 2, 2, 0}},
+		{imgTmpl, volTmpl, domain.BlankUUID, domain.FormatCOW, domain.Shared, [parts]byte{3, 0, 3, 0}},
+		{imgB, volOld, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{5, 0, 0, 5}},
+		{imgNew, volNew, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{9, 0, 0, 0}}, // goes to the trash
+	} {
+		put(x.img, x.vol, domain.VolumeMeta{
+			Capacity: 12 << 20, CTime: time.Unix(1700000000, 0).UTC(), DiskType: "DATA", Domain: sdID, Format: x.format, Image: x.img,
+			Legality: domain.Legal, PUUID: x.parent, Type: domain.Sparse, VolType: x.volType,
+		}, x.data)
+	}
+}
+
+// newWorld makes the world that all cases begin with.
+func newWorld() prove.World { return &world{disk: furnished().clone()} }
