@@ -18,6 +18,9 @@ go run ./storageops/copy/copybench -dir "$dir/xfs" -formats raw:raw
 umount "$dir/xfs"
 rm "$dir/xfs.img"
 echo
+echo "== copies with a limit: how much of it is used, goal 0.8 to 1.05"
+go run ./storageops/copy/copybench -dir "$dir" -data 512 -limit 32
+echo
 echo "== the engine and one synced SQLite transaction per request, by turns on the same disk"
 go run ./test/enginebench bin/vdsm-agentd "$dir"
 echo

@@ -92,6 +92,7 @@ func (st *Storage) planCopy(id string, raw json.RawMessage) (*tasks.Plan, error)
 		st: st, task: id, volumeRef: p.target(), format: string(p.Format), allocation: string(p.Allocation), desc: p.Desc, postZero: bool(p.PostZero),
 	}
 	src := p.source()
+	t.from = src.Domain
 	locks := []tasks.Lock{
 		tasks.TaskLock(id), domainShared(src.Domain), domainShared(t.Domain), imageShared(src.Domain, src.Image), imageExclusive(t.Domain, t.Image),
 	}

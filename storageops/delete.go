@@ -350,7 +350,7 @@ func (x *deletion) wipeStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			return x.st.wipe(ctx, s, files)
+			return x.st.wipe(ctx, s, x.Domain, files)
 		},
 	}
 }
@@ -361,8 +361,8 @@ type wiped struct {
 	Fill *copy.FillState `json:"fill,omitempty"`
 }
 
-// wipe overwrites the files one after the other; it goes on where it was.
-func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string) error {
+// wipe overwrites the files, all of one domain, one after the other; it goes on where it was.
+func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, domainID string, files []string) error {
 	var last wiped
 	if _, err := s.LastCheckpoint(&last); err != nil {
 		return err
@@ -371,7 +371,7 @@ func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string) err
 		if i > last.File {
 			last.Fill = nil
 		}
-		if err := st.images.Zero(ctx, wipeWork{s, i}, files[i], last.Fill); err != nil {
+		if err := st.images.Zero(ctx, st.limited(wipeWork{s, i}, domainID), files[i], last.Fill); err != nil {
 			return err
 		}
 	}

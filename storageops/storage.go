@@ -30,6 +30,7 @@ type Storage struct {
 	domains  domains
 	images   images
 	leases   Leaser
+	limits   domainLimits
 	trashFor time.Duration
 	log      zerolog.Logger
 }

@@ -57,7 +57,8 @@ type target struct {
 	allocation string // domain.Sparse or Preallocated
 	desc       string
 	sequence   int64
-	postZero   bool // what the task puts into the trash is wiped before it is unlinked
+	from       string // the domain that its data comes from; "" = none
+	postZero   bool   // what the task puts into the trash is wiped before it is unlinked
 }
 
 func (t *target) domain() (storageDomain, error) { return t.st.domains.Get(t.Domain) }
@@ -240,7 +241,7 @@ func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillSt
 	if err != nil {
 		return err
 	}
-	return t.st.images.Allocate(ctx, w, qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
+	return t.st.images.Allocate(ctx, t.st.limited(w, t.Domain), qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
 }
 
 // metadataStep makes the volume visible. Its undo hides it before anything else is taken back.

@@ -88,7 +88,7 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 // wipeTrash overwrites the data of all entries. Those whose unlinking had begun are left to it.
 func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
 	d, entries, err := st.toReclaim(p)
-	if err != nil {
+	if err != nil || len(entries) == 0 {
 		return err
 	}
 	var files []string
@@ -106,7 +106,7 @@ func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashPa
 		}
 		files = append(files, data...)
 	}
-	return st.wipe(ctx, s, files)
+	return st.wipe(ctx, s, d.ID(), files)
 }
 
 func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {

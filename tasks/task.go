@@ -268,8 +268,8 @@ func (t *task) publish(deferred string, r *record) {
 	if r.State.Final() {
 		t.unlock()
 	}
-	if r.Deferred != deferred {
-		t.engine.adopt(r.Deferred)
+	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil {
+		t.engine.spawn(func() { t.engine.adoptLater(id) })
 	}
 	t.show(r)
 	if r.State == Cleared {
