@@ -123,17 +123,18 @@ func history(e Engine, p historyParams) (any, error) {
 			return nil, err
 		}
 	}
-	page, err := e.Past(store.Place{Updated: before.Created, ID: before.ID}, limit)
+	page, err := e.Past(store.Place{Updated: before.Created, ID: before.ID}, limit+1) // one more, to know whether there is one
 	if err != nil {
 		return nil, err
 	}
 	out := wire.HistoryPage{Tasks: make([]wire.PastTask, 0, len(page))}
+	if len(page) > limit {
+		page = page[:limit]
+		last := page[limit-1]
+		out.Next = writePlace(tasks.Place{Created: last.Updated, ID: last.ID})
+	}
 	for _, s := range page {
 		out.Tasks = append(out.Tasks, wire.PastTaskOf(s))
-	}
-	if len(page) > 0 {
-		last := page[len(page)-1]
-		out.Next = writePlace(tasks.Place{Created: last.Updated, ID: last.ID})
 	}
 	return out, nil
 }
