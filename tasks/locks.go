@@ -89,6 +89,7 @@ func (lt *lockTable) enter(task string, class Class, locks []Lock, reserved, rev
 	lt.waiting++
 	if c.blocked == 0 {
 		lt.makeReady(c)
+		lt.serve(lt.classes[class])
 	}
 	return c
 }
@@ -170,12 +171,16 @@ func (lt *lockTable) leave(c *claim) {
 			delete(lt.keys, l.Key)
 		}
 	}
-	for _, f := range freed {
+	classes := []Class{c.class}
+	for _, f := range freed { // all of them before any gets a slot: the keys do not say who came first
 		if f.blocked--; f.blocked == 0 && f.state == claimBlocked {
 			lt.makeReady(f.claim)
+			classes = append(classes, f.class)
 		}
 	}
-	lt.serve(lt.classes[c.class])
+	for _, class := range classes {
+		lt.serve(lt.classes[class])
+	}
 }
 
 // yield gives up the slot and keeps the locks: the task is paused.
@@ -193,6 +198,7 @@ func (lt *lockTable) retake(c *claim) <-chan struct{} {
 	if !c.slot && c.state == claimGranted {
 		c.granted = make(chan struct{})
 		lt.makeReady(c)
+		lt.serve(lt.classes[c.class])
 	}
 	return c.granted
 }
@@ -214,7 +220,7 @@ func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 	return c
 }
 
-// makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu.
+// makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu, and serves the class.
 func (lt *lockTable) makeReady(c *claim) {
 	if c.without {
 		lt.grant(c, false)
@@ -224,7 +230,6 @@ func (lt *lockTable) makeReady(c *claim) {
 	q := lt.classes[c.class]
 	at, _ := slices.BinarySearchFunc(q.ready, c, func(a, b *claim) int { return cmp.Compare(a.seq, b.seq) })
 	q.ready = slices.Insert(q.ready, at, c)
-	lt.serve(q)
 }
 
 // serve gives free slots to those that wait for them. The caller holds mu.
