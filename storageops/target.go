@@ -262,7 +262,7 @@ func (t *target) metadataStep(legality string) tasks.Step {
 				Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: domain.Leaf,
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
+		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
 }
 
@@ -280,12 +280,15 @@ func (t *target) legalStep(volType string) tasks.Step {
 				return nil
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
+		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
 }
 
 // hide marks the volume ILLEGAL, if it is not so already.
-func (t *target) hide() error {
+func (t *target) hide(s *tasks.Scope) error {
+	if s.Undone(stepFile) {
+		return nil // what is in its place now was there before the task
+	}
 	d, err := t.domain()
 	if err != nil {
 		return err

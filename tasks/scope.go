@@ -58,6 +58,12 @@ func (s *Scope) Started(name string) bool {
 	return slices.ContainsFunc(s.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State != StepWaiting })
 }
 
+// Undone says whether the step with that name was started and is taken back. An undo that failed is tried again when those of the
+// steps before it are done, so what it finds need not be the task's own.
+func (s *Scope) Undone(name string) bool {
+	return slices.ContainsFunc(s.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State == StepUndone })
+}
+
 // State is the task's state as it is recorded.
 func (s *Scope) State() State { return s.record().State }
 
