@@ -279,7 +279,8 @@ func (t *task) publish(deferred string, r *record) {
 		t.engine.forget(t)
 	}
 	if before != r.State {
-		t.log().Info().Str("from", string(before)).Str("state", string(r.State)).Msg("task moved")
+		t.engine.log.Info().Str("task", t.id).Str("verb", t.verb.Name).Str("flow", r.Flow).Str("from", string(before)).
+			Str("state", string(r.State)).Msg("task moved") // as log does, without a logger for each move
 	}
 	if before != Init && (before != r.State || paused != t.isPaused()) { // of a new task it is told when the task is known
 		t.engine.events.publish(Moved, t)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -41,12 +42,19 @@ func main() {
 	if err != nil {
 		fail(2, err)
 	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := agent.Run(ctx, config, logger(config.LogLevel)); err != nil {
 		fail(1, err)
 	}
 }
+
+// garbage is how much of it, in percent of what is in use, may be there before it is collected. Half of the usual: with very many
+// tasks the daemon has a third less memory, for little time, since a task that has ended only lies there.
+const garbage = 50
 
 func fail(status int, err error) {
 	fmt.Fprintf(os.Stderr, "vdsm-agentd: %s\n", err)

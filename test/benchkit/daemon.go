@@ -21,6 +21,7 @@ type Daemon struct {
 	*client.Client
 	Domain string        // its only storage domain
 	Ready  time.Duration // from its exec to the first answer that is not "recovering"
+	Worked time.Duration // on all processors, until then
 
 	cmd    *exec.Cmd
 	socket string
@@ -64,7 +65,8 @@ func (d *Daemon) connect(ctx context.Context, begun time.Time) error {
 		if err == nil {
 			if d.Domain, err = domainOf(ctx, c); err == nil {
 				d.Client, d.Ready = c, time.Since(begun)
-				return nil
+				d.Worked, err = d.worked()
+				return err
 			}
 			err = errors.Join(err, c.Close())
 		}
@@ -91,6 +93,26 @@ func domainOf(ctx context.Context, c *client.Client) (string, error) {
 			return domains[0], nil
 		}
 	}
+}
+
+// worked is how long the daemon's threads have run so far.
+func (d *Daemon) worked() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, behind, _ := strings.Cut(string(text), ") ") // the program's name may have spaces
+	fields := strings.Fields(behind)
+	const user, system, tick = 11, 12, 10 * time.Millisecond // proc_pid_stat(5)
+	var total time.Duration
+	for _, at := range []int{user, system} {
+		ticks, err := strconv.ParseInt(fields[at], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(ticks) * tick
+	}
+	return total, nil
 }
 
 // Dial makes one more connection.

@@ -1,6 +1,7 @@
 package benchkit
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,24 +22,24 @@ func Millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // Pair is what two sides gave in each round.
 type Pair struct{ Base, Ours []float64 }
 
-// ByTurns measures both sides so many times, one after the other, and the other way round in every second round, so that what
-// else the machine does hits both.
+// ByTurns measures both sides so many times.
 func ByTurns(rounds int, base, ours func() (float64, error)) (Pair, error) {
 	var p Pair
-	for i := range rounds {
-		first := func() error { return add(&p.Base, base) }
-		second := func() error { return add(&p.Ours, ours) }
-		if i%2 == 1 {
-			first, second = second, first
-		}
-		if err := first(); err != nil {
-			return p, err
-		}
-		if err := second(); err != nil {
+	for range rounds {
+		if err := p.Measure(base, ours); err != nil {
 			return p, err
 		}
 	}
 	return p, nil
+}
+
+// Measure measures both sides once more, one after the other, and the other way round every second time, so that what else the
+// machine does hits both.
+func (p *Pair) Measure(base, ours func() (float64, error)) error {
+	if len(p.Base)%2 == 0 {
+		return errors.Join(add(&p.Base, base), add(&p.Ours, ours))
+	}
+	return errors.Join(add(&p.Ours, ours), add(&p.Base, base))
 }
 
 func add(to *[]float64, measure func() (float64, error)) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -18,15 +17,11 @@ type baseline struct {
 	mu                         sync.Mutex
 	conn                       *sqlite3.Conn
 	begin, task, entry, commit *sqlite3.Stmt
-	row                        store.Record // what is written for each request, with another id
+	row                        store.Record
 }
 
-// openBaseline makes the file at path.
-func openBaseline(path string) (*baseline, error) {
-	row, err := submitted(path + ".sample")
-	if err != nil {
-		return nil, err
-	}
+// openBaseline makes the file at path. row is what is written for each request, with another id.
+func openBaseline(path string, row store.Record) (*baseline, error) {
 	s, err := store.Open(path, store.Options{}) // makes the schema
 	if err != nil {
 		return nil, err
@@ -57,26 +52,6 @@ func openBaseline(path string) (*baseline, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return b, nil
-}
-
-// submitted is the row that an engine writes at a submit.
-func submitted(dir string) (row store.Record, err error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return row, err
-	}
-	e, err := openEngine(dir)
-	if err != nil {
-		return row, err
-	}
-	defer func() { err = errors.Join(err, e.close()) }()
-	if _, err := e.submit(0, holder); err != nil {
-		return row, err
-	}
-	id, err := e.submit(0, held)
-	if err != nil {
-		return row, err
-	}
-	return e.store.Get(id)
 }
 
 func (b *baseline) close() error {

@@ -13,6 +13,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+
+	"vdsm-agent/tasks/store"
 )
 
 // who asks, in the rows of both sides.
@@ -30,6 +33,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: enginebench [-rounds N] [-stops N] [-data MIB] AGENTD DIR")
 		os.Exit(2)
 	}
+	debug.SetGCPercent(50) // as the daemon does
 	b := &bench{ctx: context.Background(), agentd: flag.Arg(0), dir: flag.Arg(1), rounds: *rounds, stops: *stops, data: *data}
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "enginebench:", err)
@@ -42,6 +46,7 @@ type bench struct {
 	agentd, dir   string
 	rounds, stops int
 	data          int64
+	row           store.Record // as a submit writes it
 }
 
 // side is something that takes tasks. client says which of the clients asks.
@@ -59,13 +64,33 @@ const (
 	life   = `{"steps":[{"name":"nothing"}]}`
 )
 
-func (b *bench) run() error {
+func (b *bench) run() (err error) {
+	if b.row, err = b.submitted(); err != nil {
+		return err
+	}
 	for _, f := range figures {
 		if err := errors.Join(b.rate("engine", b.openEngine, f, true), b.rate("socket", b.openSocket, f, false)); err != nil {
 			return err
 		}
 	}
 	return b.allStops()
+}
+
+// submitted is the row that an engine writes at a submit.
+func (b *bench) submitted() (row store.Record, err error) {
+	e, err := openEngine(b.dir)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	if _, err := e.submit(0, holder); err != nil {
+		return row, err
+	}
+	id, err := e.submit(0, held)
+	if err != nil {
+		return row, err
+	}
+	return e.store.Get(id)
 }
 
 // fresh calls f with a side and a baseline in a directory of their own. The queue of the side is held.
@@ -83,7 +108,7 @@ func (b *bench) fresh(open func(dir string) (side, error), f func(side, *baselin
 	if _, err := s.submit(0, holder); err != nil {
 		return err
 	}
-	base, err := openBaseline(filepath.Join(dir, "baseline.db"))
+	base, err := openBaseline(filepath.Join(dir, "baseline.db"), b.row)
 	if err != nil {
 		return err
 	}

@@ -10,24 +10,21 @@ import (
 	"vdsm-agent/test/benchkit"
 )
 
-// How many requests are made in one round.
-const (
-	perRound    = 2000 // by all clients
-	perRoundOne = 200  // by one
-)
+// roundFor is how long one side is measured in one round.
+const roundFor = 300 * time.Millisecond
 
 // figure is a rate and its bound.
 type figure struct {
-	what       string
-	clients, n int
-	request    func(s side, client int) error
-	bound      float64
+	what    string
+	clients int
+	request func(s side, client int) error
+	bound   float64
 }
 
 var figures = []figure{
-	{"submits, queue held", clients, perRound, submitHeld, 2.0},
-	{"submits, queue held", 1, perRoundOne, submitHeld, 0.7},
-	{"lives of no-op tasks", clients, perRound, liveOnce, 0.6},
+	{"submits, queue held", clients, submitHeld, 2.0},
+	{"submits, queue held", 1, submitHeld, 0.7},
+	{"lives of no-op tasks", clients, liveOnce, 0.6},
 }
 
 func submitHeld(s side, client int) error {
@@ -44,25 +41,29 @@ func liveOnce(s side, client int) error {
 	return s.wait(client, id)
 }
 
-// rate prints a figure of a side against the baseline, both with fresh files. promised says that the bound is for this side.
+// rate prints a figure of a side against the baseline. Each round begins with fresh files, since the queue that a round makes is
+// longer than any that a daemon allows by default. promised says that the bound is for this side.
 func (b *bench) rate(name string, open func(dir string) (side, error), f figure, promised bool) error {
-	return b.fresh(open, func(s side, base *baseline) error {
-		p, err := benchkit.ByTurns(b.rounds,
-			func() (float64, error) { return perSecond(f.clients, f.n, base.request) },
-			func() (float64, error) {
-				return perSecond(f.clients, f.n, func(client int) error { return f.request(s, client) })
-			})
+	var p benchkit.Pair
+	for range b.rounds {
+		err := b.fresh(open, func(s side, base *baseline) error {
+			return p.Measure(
+				func() (float64, error) { return perSecond(f.clients, base.request) },
+				func() (float64, error) {
+					return perSecond(f.clients, func(client int) error { return f.request(s, client) })
+				})
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.what, err)
 		}
-		verdict := ""
-		if promised {
-			verdict = ", " + benchkit.AtLeast(p.Ratio(), f.bound)
-		}
-		fmt.Printf("%s: %s, %s: %.0f/s, one synced transaction each: %.0f/s, ratio %.2f%s\n",
-			name, f.what, counted(f.clients), benchkit.Median(p.Ours), benchkit.Median(p.Base), p.Ratio(), verdict)
-		return nil
-	})
+	}
+	verdict := ""
+	if promised {
+		verdict = ", " + benchkit.AtLeast(p.Ratio(), f.bound)
+	}
+	fmt.Printf("%s: %s, %s: %.0f/s, one synced transaction each: %.0f/s, ratio %.2f%s\n",
+		name, f.what, counted(f.clients), benchkit.Median(p.Ours), benchkit.Median(p.Base), p.Ratio(), verdict)
+	return nil
 }
 
 func counted(clients int) string {
@@ -72,20 +73,20 @@ func counted(clients int) string {
 	return fmt.Sprintf("%d clients", clients)
 }
 
-// perSecond has so many clients make n requests in all, and returns how many that is in a second.
-func perSecond(clients, n int, request func(client int) error) (float64, error) {
-	var left atomic.Int64
-	left.Store(int64(n))
+// perSecond has so many clients make requests for roundFor, and returns how many in a second were answered.
+func perSecond(clients int, request func(client int) error) (float64, error) {
+	var done atomic.Int64
 	errs := make([]error, clients)
 	var all sync.WaitGroup
 	begun := time.Now()
 	for c := range clients {
 		all.Go(func() {
-			for errs[c] == nil && left.Add(-1) >= 0 {
+			for errs[c] == nil && time.Since(begun) < roundFor {
 				errs[c] = request(c)
+				done.Add(1)
 			}
 		})
 	}
 	all.Wait()
-	return float64(n) / time.Since(begun).Seconds(), errors.Join(errs...)
+	return float64(done.Load()) / time.Since(begun).Seconds(), errors.Join(errs...)
 }

@@ -13,7 +13,7 @@ import (
 
 // measure prints the figures.
 func (b *bench) measure() (err error) {
-	var ready, resident []float64
+	var ready, worked, resident []float64
 	var d *benchkit.Daemon
 	for i := range starts {
 		if d, err = b.start(); err != nil {
@@ -23,7 +23,7 @@ func (b *bench) measure() (err error) {
 		if err != nil {
 			return errors.Join(err, d.Stop())
 		}
-		ready, resident = append(ready, d.Ready.Seconds()), append(resident, rss)
+		ready, worked, resident = append(ready, d.Ready.Seconds()), append(worked, d.Worked.Seconds()), append(resident, rss)
 		if i < starts-1 {
 			if err := d.Stop(); err != nil {
 				return err
@@ -31,8 +31,8 @@ func (b *bench) measure() (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, d.Stop()) }()
-	fmt.Printf("start until it accepts work, %d times: median %.2f s, longest %.2f s (median %s)\n",
-		starts, benchkit.Median(ready), benchkit.Quantile(ready, 1), benchkit.AtMost(benchkit.Median(ready), mostStart))
+	fmt.Printf("start until it accepts work, %d times: median %.2f s (%s), longest %.2f s, processor time %.2f s\n",
+		starts, benchkit.Median(ready), benchkit.AtMost(benchkit.Median(ready), mostStart), benchkit.Quantile(ready, 1), benchkit.Median(worked))
 	if err := b.statuses(d); err != nil {
 		return err
 	}
