@@ -169,6 +169,7 @@ func (lt *lockTable) leave(c *claim) {
 			delete(lt.keys, l.Key)
 		}
 	}
+	slices.SortFunc(freed, func(a, b place) int { return cmp.Compare(a.seq, b.seq) }) // slots go by arrival, not by key
 	for _, f := range freed {
 		if f.blocked--; f.blocked == 0 && f.state == claimBlocked {
 			lt.makeReady(f.claim)
