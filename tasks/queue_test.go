@@ -1,0 +1,67 @@
+package tasks_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/tasktest/mock"
+)
+
+// TestRestartKeepsTheQueue: after a restart the task that was at work has its locks, and those that wait for them come in the
+// order of their submits.
+func TestRestartKeepsTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var ids []string
+		for _, name := range []string{"first", "second", "third"} {
+			p := steps(mock.Knobs{Name: name, Slices: 2, Pace: time.Second})
+			p.Locks = []string{"image/1"}
+			ids = append(ids, b.submit(p))
+			<-time.After(time.Millisecond)
+		}
+		b.stop()
+		b = b.start(nil)
+		synctest.Wait()
+		for i, id := range ids {
+			if v := b.view(id); i > 0 && (v.State != tasks.Queued || !slices.Contains(v.WaitsBehind, ids[i-1])) {
+				t.Errorf("task %d is %s behind %v, want it behind %s", i+1, v.State, v.WaitsBehind, ids[i-1])
+			}
+		}
+		var ended []time.Time
+		for _, id := range ids {
+			ended = append(ended, b.ended(id).Ended)
+		}
+		if !slices.IsSortedFunc(ended, time.Time.Compare) {
+			t.Errorf("they ended at %v", ended)
+		}
+	})
+}
+
+// TestForce: a forced stop sends SIGKILL at once.
+func TestForce(t *testing.T) {
+	for _, before := range []bool{true, false} { // a stop without force came before
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			id := b.submit(steps(mock.Knobs{Name: "write", Worker: mock.Stubborn}))
+			synctest.Wait()
+			if before {
+				if err := b.Stop(id, tasks.StopOptions{Who: "tester"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := b.Stop(id, tasks.StopOptions{Who: "tester", Force: true}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if v, err := b.Wait(ctx, id, tasks.Ended); err != nil {
+				t.Errorf("a second after a forced stop the task is %s: %v", v.State, err)
+				b.ended(id)
+			}
+		})
+	}
+}
