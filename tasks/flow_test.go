@@ -15,29 +15,39 @@ import (
 // TestFlowRaces lets a submit and the cancel of its flow meet, with one of them held in the store while the other comes. The
 // submit is refused, or its task is stopped; never is it forgotten.
 func TestFlowRaces(t *testing.T) {
+	kind := func(c store.Change) string {
+		if len(c.Fence) > 0 {
+			return "cancel"
+		}
+		return "submit"
+	}
 	for _, c := range []struct {
-		name string
-		held func(store.Change) bool // the transaction that the disk is slow with
-		// first is at work in the store when the other comes.
-		first string
+		name  string
+		order []string // who comes first
+		held  []string // whom the disk is slow with, in the order in which they are let go
 	}{
-		{"the submit is being recorded", func(c store.Change) bool { return len(c.Put) > 0 }, "submit"},
-		{"the fence is being recorded", func(c store.Change) bool { return len(c.Fence) > 0 }, "cancel"},
+		{"the submit is being recorded", []string{"submit", "cancel"}, []string{"submit"}},
+		{"the fence is being recorded", []string{"cancel", "submit"}, []string{"cancel"}},
+		{"both are, the fence before", []string{"cancel", "submit"}, []string{"cancel", "submit"}},
+		{"both are, the submit before", []string{"submit", "cancel"}, []string{"cancel", "submit"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				slow := make(chan struct{})
+				slow := map[string]chan struct{}{}
+				for _, who := range c.held {
+					slow[who] = make(chan struct{})
+				}
 				b.store.OnCommit = func(change store.Change) error {
-					if c.held(change) {
-						<-slow
+					if wait := slow[kind(change)]; wait != nil {
+						<-wait
 					}
 					return nil
 				}
 				var id string
 				var refused, failed error
 				var stopped []tasks.FlowChange
-				done := make(chan struct{})
+				done := make(chan struct{}, 2)
 				calls := map[string]func(){
 					"submit": func() {
 						p := steps(mock.Knobs{Name: "a", Pace: time.Hour})
@@ -45,15 +55,14 @@ func TestFlowRaces(t *testing.T) {
 					},
 					"cancel": func() { stopped, failed = b.CancelFlow(t.Context(), "f", "tester", false) },
 				}
-				order := []string{"submit", "cancel"}
-				if c.first == "cancel" {
-					slices.Reverse(order)
-				}
-				for _, call := range order {
+				for _, call := range c.order {
 					go func() { calls[call](); done <- struct{}{} }()
 					synctest.Wait()
 				}
-				close(slow)
+				for _, who := range c.held {
+					close(slow[who])
+					synctest.Wait()
+				}
 				<-done
 				<-done
 				if failed != nil {

@@ -7,7 +7,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vdsm-agent/internal/code"
 	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/store"
+	"vdsm-agent/tasks/tasktest"
 	"vdsm-agent/tasks/tasktest/mock"
 )
 
@@ -38,6 +41,21 @@ func TestRestartKeepsTheQueue(t *testing.T) {
 		if !slices.IsSortedFunc(ended, time.Time.Compare) {
 			t.Errorf("they ended at %v", ended)
 		}
+	})
+}
+
+// TestSubmitOfUnknownFate: the client was told that it is not known whether its submit was recorded, and never asks again. It was,
+// so the task runs.
+func TestSubmitOfUnknownFate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.store.OnCommit = func(store.Change) error { return tasktest.ErrApplied }
+		id := "11111111-2222-4333-8444-555555555555"
+		_, err := b.Submit(t.Context(), tasks.Submission{ID: id, Verb: "Mock.run", Params: encode(t, steps(mock.Knobs{Name: "a"}))})
+		wantCode(t, err, code.TaskPersist, id)
+		b.store.OnCommit = nil
+		<-time.After(time.Minute)
+		b.expect(b.view(id), tasks.Finished, 0, "a")
 	})
 }
 

@@ -3,9 +3,9 @@ package main
 // The catchers of the engine.
 var (
 	proof  = catcher{pkg: "tasks/tasktest/prove", run: "^TestProveMock$"}
-	model  = catcher{pkg: "tasks", run: "^TestModel$", args: []string{"-rapid.shrinktime=0s", "-rapid.nofailfile"}}
-	linear = catcher{pkg: "tasks", run: "^TestLinearizable$"}
-	engine = catcher{pkg: "tasks"}
+	engine = catcher{pkg: "tasks", args: []string{"-rapid.shrinktime=0s", "-rapid.nofailfile"}}
+	model  = engine.test("TestModel")
+	linear = engine.test("TestLinearizable")
 )
 
 // engineBugs are in how a record changes, and in how workers end.

@@ -45,7 +45,8 @@ func requestBugs() []bug {
 			edits: []edit{{`	if again {
 		err = nil
 	}
-`, ``}},
+`, `	_ = again
+`}},
 		},
 		{
 			name: "a revert does not ask whether the result is used",
@@ -65,8 +66,8 @@ func requestBugs() []bug {
 			name: "a clear forgets what the task put off",
 			why:  "the trash of every deleted volume stays until the domain is full",
 			file: "tasks/request.go", by: proof,
-			edits: []edit{{`	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
-`, `	})
+			edits: []edit{{`return t.deferred(r, c, EndCleared) })
+`, `return nil })
 `}},
 		},
 		{
@@ -98,7 +99,7 @@ func requestBugs() []bug {
 		{
 			name: "a submit of unknown fate is forgotten",
 			why:  "the task is on the disk and nobody runs it until the agent is restarted",
-			file: "tasks/engine.go", by: model,
+			file: "tasks/engine.go", by: engine.test("TestSubmitOfUnknownFate"),
 			edits: []edit{{`			e.spawn(func() { e.resolveSubmit(s.ID) })
 `, ``}},
 		},

@@ -62,7 +62,7 @@ func runBugs() []bug {
 		{
 			name: "a refused commit is taken for done",
 			why:  "the lease was lost, nothing was published, and the engine reads success",
-			file: "tasks/run.go", by: proof,
+			file: "tasks/run.go", by: engine.test("TestEnds"),
 			edits: []edit{{`		if step.Refused != nil && step.Refused(failure) {
 `, `		if step.Refused != nil && step.Refused(failure) {
 			return true, nil
@@ -164,7 +164,7 @@ func runBugs() []bug {
 		{
 			name: "the undo begins while the program that decides is at work",
 			why:  "libvirt migrates the guest while the agent removes the disks of the destination",
-			file: "tasks/undo.go", by: proof,
+			file: "tasks/undo.go", by: proof.inFull(),
 			edits: []edit{{`	if i := t.record().current(); i < len(t.plan().Steps) && t.mustAsk(i) {
 `, `	if i := t.record().current(); i < 0 && t.mustAsk(i) {
 `}},

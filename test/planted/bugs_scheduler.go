@@ -69,7 +69,14 @@ func schedulerBugs() []bug {
 			name: "slots go to whoever came last",
 			why:  "with a steady stream of copies the first one never starts",
 			file: "tasks/locks.go", by: locks,
-			edits: []edit{{`cmp.Compare(a.seq, b.seq)`, `cmp.Compare(b.seq, a.seq)`}},
+			edits: []edit{{`func(a, b *claim) int { return cmp.Compare(a.seq, b.seq) })`, `func(a, b *claim) int { return cmp.Compare(b.seq, a.seq) })`}},
+		},
+		{
+			name: "slots that become free at once go by key",
+			why:  "of two copies that waited for one image, the later one starts",
+			file: "tasks/locks.go", by: locks,
+			edits: []edit{{`	slices.SortFunc(freed, func(a, b place) int { return cmp.Compare(a.seq, b.seq) }) // slots go by arrival, not by key
+`, ``}},
 		},
 		{
 			name: "locks are taken one by one",

@@ -151,7 +151,7 @@ func (u *untilRule) Write(p []byte) (int, error) {
 var (
 	panicked  = regexp.MustCompile(`(?m)^(panic|fatal error): .*`)
 	assertion = regexp.MustCompile(`(?m)^\s+\S+_?\w*\.go:\d+: (.*)`)
-	ofRapid   = regexp.MustCompile(`^\[rapid\] (OK|panic)`)
+	ofRapid   = regexp.MustCompile(`^\[rapid\] (OK|panic|draw|fail file)`)
 	report    = regexp.MustCompile(`(?m)^\s+enumerate\.go:\d+: (.*)\n\s+(\S.*)\n`) // of a case: its seed, and the rule
 	points    = "the points are not those of"
 )
