@@ -12,6 +12,8 @@ import (
 	"vdsm-agent/tasks/store"
 	"vdsm-agent/tasks/tasktest"
 	"vdsm-agent/tasks/tasktest/mock"
+
+	"github.com/rs/zerolog"
 )
 
 // TestRestartKeepsTheQueue: after a restart the task that was at work has its locks, and those that wait for them come in the
@@ -41,6 +43,49 @@ func TestRestartKeepsTheQueue(t *testing.T) {
 		if !slices.IsSortedFunc(ended, time.Time.Compare) {
 			t.Errorf("they ended at %v", ended)
 		}
+	})
+}
+
+// TestRestartWithOnePaused: after a restart a paused task has its locks and no slot, so that others run.
+func TestRestartWithOnePaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, store: tasktest.NewMemStore(), world: mock.NewWorld()}
+		start := func() {
+			b.Engine = tasks.New(tasks.Options{
+				Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop(), Limits: map[tasks.Class]int{tasks.ClassCopy: 1},
+			})
+			if err := b.Start(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start()
+		copying := func(name string) mock.Params {
+			p := steps(mock.Knobs{Name: name, Slices: 3, Pace: time.Second})
+			p.Locks = []string{"image/" + name}
+			return p
+		}
+		paused := b.submit(copying("paused"))
+		<-time.After(1500 * time.Millisecond)
+		if err := b.Pause(paused, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		running := b.submit(copying("running"))
+		<-time.After(1500 * time.Millisecond)
+		b.stop()
+		start()
+		waiting := b.submit(copying("waiting"))
+		for _, id := range []string{running, waiting} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if v, err := b.Wait(ctx, id, tasks.Ended); err != nil {
+				t.Errorf("with one task paused another is %s: %v", v.State, err)
+			}
+		}
+		if err := b.Resume(paused, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		b.ended(paused)
+		b.stop()
 	})
 }
 

@@ -89,9 +89,17 @@ func verbBugs() []bug {
 		},
 		{
 			name: "a reverted task empties its trash at once",
-			why:  "what a revert has taken back is unlinked, and the volume that it put into its place with it",
-			file: "storageops/target.go", by: verbs,
+			why:  "what was made is unlinked before anybody has accepted the revert",
+			file: "storageops/target.go", by: verbs.byItsPoints(),
 			edits: []edit{{`!checked || end == tasks.EndReverted {`, `!checked {`}},
+		},
+		{
+			name: "the trash of a stopped copy is never emptied",
+			why:  "each cancelled copy takes its room for good",
+			file: "storageops/target.go", by: verbs,
+			edits: []edit{{`	if started = s.Started(stepFile); end == tasks.EndCleared {
+`, `	if started = end == tasks.EndCleared; started {
+`}},
 		},
 		{
 			name: "a delete moves nothing back",
@@ -138,11 +146,8 @@ func verbBugs() []bug {
 			file: "storageops/domain/trash.go", by: domain,
 			edits: []edit{{`	} else if there {
 		if err := t.sync(from); err != nil {
-			return err
-		}
-	}
-`, `	}
-	_ = from
+`, `	} else if there && from == "" {
+		if err := t.sync(from); err != nil {
 `}},
 		},
 	}

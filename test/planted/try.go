@@ -22,7 +22,10 @@ type verdict struct {
 }
 
 // limit is the time that a catcher has. One that is not through by then has not caught anything.
-const limit = time.Minute
+const (
+	limit      = time.Minute
+	limitOfAll = 5 * time.Minute // for the whole proof
+)
 
 func (c catcher) String() string {
 	s := "./" + c.pkg + " " + c.run
@@ -108,9 +111,14 @@ func (b bug) plantIn(root string) ([]byte, error) {
 // runCatcher returns what the catcher says, up to the first rule of the oracle that is broken: what comes after that says no more, and
 // a bug may well keep the rest from ever ending.
 func runCatcher(ctx context.Context, root, dir, test string, c catcher) (output string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	most := limit
+	if c.all {
+		most = limitOfAll
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	args := append([]string{"-test.v", "-test.run", c.run, "-test.failfast", "-test.timeout", limit.String()}, c.args...)
+	// With -test.v what is found is printed at once, but so is what tests only tell: of the oracle, the two are told apart.
+	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast"}, c.args...)
 	cmd := exec.CommandContext(ctx, test, args...)
 	cmd.Dir = filepath.Join(root, c.pkg)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
@@ -176,7 +184,7 @@ func (c catcher) judge(output string, err error) verdict {
 	case p != "":
 		v.what, v.detail = "panics", p
 	default:
-		if v.detail = violation(output); v.detail == "" {
+		if v.detail = c.violation(output); v.detail == "" {
 			v.what, v.detail = "panics", "it fails, and says no reason: "+err.Error()
 			break
 		}
@@ -186,9 +194,9 @@ func (c catcher) judge(output string, err error) verdict {
 }
 
 // violation is the first assertion that failed.
-func violation(output string) string {
+func (c catcher) violation(output string) string {
 	for _, m := range assertion.FindAllStringSubmatch(output, -1) {
-		if m[1] != "" && !strings.Contains(m[1], points) && !ofRapid.MatchString(m[1]) {
+		if m[1] != "" && (c.points || !strings.Contains(m[1], points)) && !ofRapid.MatchString(m[1]) {
 			return m[1]
 		}
 	}
