@@ -18,5 +18,14 @@ go run ./storageops/copy/copybench -dir "$dir/xfs" -formats raw:raw
 umount "$dir/xfs"
 rm "$dir/xfs.img"
 echo
-echo "== the daemon: stop and memory"
+echo "== copies with a limit: how much of it is used, goal 0.8 to 1.05"
+go run ./storageops/copy/copybench -dir "$dir" -data 512 -limit 32
+echo
+echo "== the engine and one synced SQLite transaction per request, by turns on the same disk"
+go run ./test/enginebench bin/vdsm-agentd "$dir"
+echo
+echo "== the daemon with 100,000 uncleared tasks"
+go run ./test/manybench bin/vdsm-agentd "$dir"
+echo
+echo "== the daemon: stop of a running copy, and memory"
 go run ./test/daemonbench bin/vdsm-agentd "$dir"

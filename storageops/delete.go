@@ -109,9 +109,9 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 		Tag:         tag(pool),
 		Locks:       []tasks.Lock{tasks.TaskLock(x.task), domainShared(x.Domain), imageExclusive(x.Domain, x.Image)},
 		Steps:       steps,
-		Fingerprint: x.fingerprint, Unused: x.unused,
+		Fingerprint: x.fingerprint, Unused: x.unused, Expires: x.expires,
 		Deferred: func(s *tasks.Scope, end tasks.End) *tasks.Submission {
-			if end != tasks.EndCleared || s.State() != tasks.Finished || x.nothingToDo(s) {
+			if end != tasks.EndCleared && end != tasks.EndExpired || s.State() != tasks.Finished || x.nothingToDo(s) {
 				return nil
 			}
 			return reclaimTask(x.Domain, x.task, false)
@@ -122,6 +122,15 @@ func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 func (x *deletion) nothingToDo(s *tasks.Scope) bool {
 	p, err := x.found(s)
 	return err == nil && p.Gone
+}
+
+// expires is when the trash is given up of a delete that nobody has cleared.
+func (x *deletion) expires(s *tasks.Scope) time.Time {
+	var p trashed
+	if found, err := s.PlanOf(stepTrash, &p); err != nil || !found || x.wipe || x.nothingToDo(s) {
+		return time.Time{} // there is nothing that a revert could need
+	}
+	return p.Deadline
 }
 
 // checkStep finds out what there is, and refuses to delete what others depend on.
@@ -296,7 +305,7 @@ type trashed struct {
 // trashStep moves it to the trash, from where a revert or a stop takes it back.
 func (x *deletion) trashStep() tasks.Step {
 	return tasks.Step{
-		Name: "trash", Undone: "everything is back from the trash",
+		Name: stepTrash, Undone: "everything is back from the trash",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
 			return trashed{time.Now().Add(x.st.trashFor).UTC()}, nil
 		},
@@ -328,7 +337,7 @@ func (x *deletion) trashStep() tasks.Step {
 // wipeStep overwrites the data with zeros. From its start on the task completes, whatever happens.
 func (x *deletion) wipeStep() tasks.Step {
 	return tasks.Step{
-		Name: "wipe", PointOfNoReturn: true,
+		Name: "wipe", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			if x.nothingToDo(s) {
 				return nil
@@ -341,7 +350,7 @@ func (x *deletion) wipeStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			return x.st.wipe(ctx, s, files)
+			return x.st.wipe(ctx, s, x.Domain, files)
 		},
 	}
 }
@@ -352,8 +361,8 @@ type wiped struct {
 	Fill *copy.FillState `json:"fill,omitempty"`
 }
 
-// wipe overwrites the files one after the other; it goes on where it was.
-func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string) error {
+// wipe overwrites the files, all of one domain, one after the other; it goes on where it was.
+func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, domainID string, files []string) error {
 	var last wiped
 	if _, err := s.LastCheckpoint(&last); err != nil {
 		return err
@@ -362,7 +371,7 @@ func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string) err
 		if i > last.File {
 			last.Fill = nil
 		}
-		if err := st.images.Zero(ctx, wipeWork{s, i}, files[i], last.Fill); err != nil {
+		if err := st.images.Zero(ctx, st.limited(wipeWork{s, i}, domainID), files[i], last.Fill); err != nil {
 			return err
 		}
 	}

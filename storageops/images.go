@@ -47,6 +47,7 @@ type work interface {
 	Attach(w tasks.Worker)
 	Checkpoint(state any) error
 	Progress(done, total int64)
+	Limit() int64
 }
 
 // silent is a part of a step that is repeated as a whole: what it reports is not the step's.

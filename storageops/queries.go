@@ -24,6 +24,7 @@ func (st *Storage) Calls() []tasks.Call {
 		{Name: "StorageDomain.getVolumes", Params: volumesParams{}, Answer: st.domainVolumes},
 		{Name: "Volume.getInfo", Params: volumeParams{}, Answer: st.volumeInfo},
 		{Name: "Volume.getSize", Params: volumeParams{}, Answer: st.volumeSize},
+		{Name: "Domain.setLimits", Params: limitDomainParams{}, Ours: true, Answer: st.limitDomain},
 		{Name: "Trash.list", Params: trashListParams{}, Ours: true, Answer: st.listTrash},
 	}
 }

@@ -72,7 +72,7 @@ func (st *Storage) sound(ctx context.Context, s *tasks.Scope, l copy.Layer, want
 // dataStep copies the data in slices. A checkpoint after each is what it goes on from.
 func (t *target) dataStep() tasks.Step {
 	return tasks.Step{
-		Name: "copy-data",
+		Name: "copy-data", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
@@ -87,16 +87,17 @@ func (t *target) dataStep() tasks.Step {
 			if err != nil {
 				return err
 			}
+			w := t.st.limited(s, t.Domain, t.from)
 			var last copy.State
 			found, err := s.LastCheckpoint(&last)
 			if err != nil {
 				return err
 			}
 			if !found {
-				return t.st.images.Copy(ctx, s, spec, nil)
+				return t.st.images.Copy(ctx, w, spec, nil)
 			}
 			s.Log().Info().Int64("done", last.Done).Int64("total", last.Total).Msg("the copy goes on from its checkpoint")
-			return t.st.images.Copy(ctx, s, spec, &last)
+			return t.st.images.Copy(ctx, w, spec, &last)
 		},
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
 			var last copy.State

@@ -30,6 +30,7 @@ type Storage struct {
 	domains  domains
 	images   images
 	leases   Leaser
+	limits   domainLimits
 	trashFor time.Duration
 	log      zerolog.Logger
 }
@@ -132,8 +133,11 @@ func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) error {
 	first := true
 	return st.retry(ctx, func() error {
 		_, err := st.writable(id)
-		if err != nil && first {
-			s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
+		if err != nil {
+			s.Note("waiting for its storage domain: " + err.Error())
+			if first {
+				s.Log().Warn().Err(err).Msg("the task waits for its storage domain")
+			}
 			first = false
 		}
 		return err

@@ -18,6 +18,7 @@ const (
 	stepCheck = "check"
 	stepImage = "image"
 	stepFile  = "volume"
+	stepTrash = "trash"
 )
 
 // Labels in the trash of a task.
@@ -56,7 +57,8 @@ type target struct {
 	allocation string // domain.Sparse or Preallocated
 	desc       string
 	sequence   int64
-	postZero   bool // what the task puts into the trash is wiped before it is unlinked
+	from       string // the domain that its data comes from; "" = none
+	postZero   bool   // what the task puts into the trash is wiped before it is unlinked
 }
 
 func (t *target) domain() (storageDomain, error) { return t.st.domains.Get(t.Domain) }
@@ -208,7 +210,7 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 // allocateStep reserves the room of a preallocated volume.
 func (t *target) allocateStep() tasks.Step {
 	return tasks.Step{
-		Name: "allocate",
+		Name: "allocate", Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
@@ -239,7 +241,7 @@ func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillSt
 	if err != nil {
 		return err
 	}
-	return t.st.images.Allocate(ctx, w, qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
+	return t.st.images.Allocate(ctx, t.st.limited(w, t.Domain), qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
 }
 
 // metadataStep makes the volume visible. Its undo hides it before anything else is taken back.
@@ -260,7 +262,7 @@ func (t *target) metadataStep(legality string) tasks.Step {
 				Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: domain.Leaf,
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
+		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
 }
 
@@ -278,12 +280,15 @@ func (t *target) legalStep(volType string) tasks.Step {
 				return nil
 			})
 		},
-		Undo: func(context.Context, *tasks.Scope) error { return t.hide() },
+		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
 }
 
 // hide marks the volume ILLEGAL, if it is not so already.
-func (t *target) hide() error {
+func (t *target) hide(s *tasks.Scope) error {
+	if s.Undone(stepFile) {
+		return nil // what is in its place now was there before the task
+	}
 	d, err := t.domain()
 	if err != nil {
 		return err

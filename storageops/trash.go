@@ -74,12 +74,12 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 	}
 	if p.PostZero {
 		plan.Steps = append(plan.Steps, tasks.Step{
-			Name: "wipe", PointOfNoReturn: true,
+			Name: "wipe", PointOfNoReturn: true, Slices: true,
 			Do: func(ctx context.Context, s *tasks.Scope) error { return st.wipeTrash(ctx, s, p) },
 		})
 	}
 	plan.Steps = append(plan.Steps, tasks.Step{
-		Name: "unlink", PointOfNoReturn: true,
+		Name: "unlink", PointOfNoReturn: true, Slices: true,
 		Do: func(ctx context.Context, s *tasks.Scope) error { return st.unlinkTrash(ctx, s, p) },
 	})
 	return plan, nil
@@ -88,7 +88,7 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 // wipeTrash overwrites the data of all entries. Those whose unlinking had begun are left to it.
 func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
 	d, entries, err := st.toReclaim(p)
-	if err != nil {
+	if err != nil || len(entries) == 0 {
 		return err
 	}
 	var files []string
@@ -106,7 +106,7 @@ func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashPa
 		}
 		files = append(files, data...)
 	}
-	return st.wipe(ctx, s, files)
+	return st.wipe(ctx, s, d.ID(), files)
 }
 
 func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {

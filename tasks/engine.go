@@ -182,7 +182,7 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	if err != nil {
 		e.locks.giveBack(kept)
 		if unknown(err) {
-			e.spawn(func() { e.resolveSubmit(s.ID) })
+			e.spawn(func() { e.adoptLater(s.ID) })
 			err = code.Errorf(code.TaskPersist, "task %s: %w", s.ID, err)
 		}
 		return "", err
@@ -191,13 +191,15 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	return s.ID, nil
 }
 
-// resolveSubmit looks until it is known whether a task is there whose submit was answered "unknown", and lets it run if it is.
-func (e *Engine) resolveSubmit(id string) {
+// adoptLater looks until it is known whether a task is recorded, such as one whose submit was answered "unknown", and lets it run if
+// it is.
+func (e *Engine) adoptLater(id string) {
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
 		err := e.adopt(id)
 		if err == nil || errors.Is(err, store.ErrNotFound) {
 			return
 		}
+		e.log.Warn().Str("task", id).Err(err).Dur("retry", delay).Msg("whether the task is recorded cannot be seen yet; trying again")
 		select {
 		case <-time.After(delay):
 		case <-e.closing:
@@ -352,15 +354,16 @@ func (e *Engine) alsoSubmit(s *Submission, r *record, c *store.Change) error {
 	return nil
 }
 
-// adopt lets a task run that is recorded and not known yet. Errors: ErrNotFound, those of reading it.
+// adopt lets a task run that is recorded and not known yet; one that cannot be understood is set aside. Errors: ErrNotFound, those
+// of the store.
 func (e *Engine) adopt(id string) error {
 	row, err := e.store.Get(id)
 	if err != nil || row.Cleared {
 		return err
 	}
-	t, err := e.restore(row)
+	t, err := e.restore(row, &record{})
 	if err != nil {
-		return err
+		return e.setAside(id, err)
 	}
 	e.register(t, nil)
 	return nil

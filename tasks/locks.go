@@ -39,6 +39,7 @@ type claim struct {
 	blocked int    // keys at which something is in the way
 	state   claimState
 	slot    bool          // counts against its class
+	without bool          // needs no slot: a revert
 	counted bool          // in lockTable.waiting
 	granted chan struct{} // closed when all is held; a new one after each yield
 }
@@ -80,13 +81,13 @@ func newLockTable(limits map[Class]int) *lockTable {
 }
 
 // enter puts the task in the queue. The claim's granted channel is closed when it holds all. The seat that was kept for it, if
-// any, is used up.
-func (lt *lockTable) enter(task string, class Class, locks []Lock, kept *seat) *claim {
+// any, is used up. A revert waits for no slot.
+func (lt *lockTable) enter(task string, class Class, locks []Lock, kept *seat, revert bool) *claim {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
 	delete(lt.seats, kept)
 	c := lt.join(task, class, locks)
-	c.counted = true
+	c.counted, c.without = true, revert
 	lt.waiting++
 	if c.blocked == 0 {
 		lt.makeReady(c)
@@ -239,8 +240,12 @@ func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 	return c
 }
 
-// makeReady lets a claim that has its locks wait for a slot. The caller holds mu, and serves the class.
+// makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu, and serves the class.
 func (lt *lockTable) makeReady(c *claim) {
+	if c.without {
+		lt.grant(c, false)
+		return
+	}
 	c.state = claimReady
 	q := lt.classes[c.class]
 	at, _ := slices.BinarySearchFunc(q.ready, c, func(a, b *claim) int { return cmp.Compare(a.seq, b.seq) })
@@ -355,13 +360,6 @@ func (lt *lockTable) setLimit(class Class, limit int) {
 	q := lt.classes[class]
 	q.limit = limit
 	lt.serve(q)
-}
-
-// hasLocks says whether the claim waits for no lock any more.
-func (lt *lockTable) hasLocks(c *claim) bool {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	return c.state != claimBlocked
 }
 
 // hasSlot says whether the claim has been granted and counts against its class.

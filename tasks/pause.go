@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -72,7 +73,11 @@ func (e *Engine) SetLimit(id, who string, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
 		return code.Errorf(code.InvalidParameter, "%d bytes per second is no limit; 0 is none", bytesPerSecond)
 	}
-	return t.ask(who, "limit set", func(r *record) error {
+	what := "the limit was taken away"
+	if bytesPerSecond > 0 {
+		what = fmt.Sprintf("limited to %d bytes per second", bytesPerSecond)
+	}
+	return t.ask(who, what, func(r *record) error {
 		switch {
 		case r.State.Final():
 			return code.Errorf(code.TaskState, "the task has ended (%s)", r.State)
@@ -98,16 +103,6 @@ func (r *record) sliced() bool {
 func (r *record) inSlices() bool {
 	i := r.current()
 	return i < len(r.Steps) && r.plan.Steps[i].Slices && r.Steps[i].State == StepStarted
-}
-
-// forgetPause lets the next step work if the task is not paused any more. A pause that comes meanwhile is not forgotten: its record is
-// published first, and the step is told then.
-func (t *task) forgetPause() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if errors.Is(t.interrupted, errPaused) && !t.isPaused() {
-		t.interrupted = nil
-	}
 }
 
 // restBefore records that the steps before one are done, which else is recorded when that one starts: a task that is paused between

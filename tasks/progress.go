@@ -54,7 +54,11 @@ func (p *progress) set(done, total int64) (tell bool) {
 	if tell = now.Sub(p.told) >= progressEvery; tell {
 		p.told = now
 	}
-	if n := len(p.samples); n > 0 && now.Sub(p.samples[n-1].at) < sampleEvery {
+	n := len(p.samples)
+	switch {
+	case n > 0 && done < p.samples[n-1].done:
+		p.samples = nil // a slice is done again: what was before says nothing about the rate
+	case n > 0 && now.Sub(p.samples[n-1].at) < sampleEvery:
 		return tell
 	}
 	p.samples = append(p.samples, sample{now, done})

@@ -7,6 +7,9 @@ import (
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/tasks/store"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // record is a task as it is stored: everything that must survive a crash. It is never changed in place once it was
@@ -147,15 +150,25 @@ func (r *record) row() (store.Record, error) {
 	}, nil
 }
 
+// asWritten takes all that encoding/json writes: parts of a record come from verbs, and not all are checked for what the faster
+// decoder refuses by default.
+var asWritten = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
 func readRecord(row store.Record) (*record, error) {
-	r := &record{version: row.Version}
-	if err := json.Unmarshal(row.Body, r); err != nil {
-		return nil, code.Errorf(code.TaskPersist, "the stored task cannot be read: %w", err)
+	r := &record{}
+	return r, r.read(row)
+}
+
+// read makes r that of the row. Its slice of steps is used again; nothing else of what it was is kept or changed.
+func (r *record) read(row store.Record) error {
+	*r = record{version: row.Version, Steps: r.Steps[:0]}
+	if err := jsonv2.Unmarshal(row.Body, r, asWritten); err != nil {
+		return code.Errorf(code.TaskPersist, "the stored task cannot be read: %w", err)
 	}
 	if r.ID != row.ID || r.Verb != row.Verb || string(r.State) != row.State {
-		return nil, code.Errorf(code.TaskPersist, "the stored task disagrees with its columns (id, verb or state)")
+		return code.Errorf(code.TaskPersist, "the stored task disagrees with its columns (id, verb or state)")
 	}
-	return r, nil
+	return nil
 }
 
 // current is the index of the step that is at work or was last: the last one that was started, or 0.

@@ -49,9 +49,12 @@ func (e *Engine) expire(now time.Time) {
 			continue
 		}
 		var err error
-		if jobs := e.options.Retention.Jobs; jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs {
+		switch jobs := e.options.Retention.Jobs; {
+		case jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs:
 			err = e.Clear(t.id, agentItself)
-		} else if end.expires != 0 && now.UnixMicro() >= end.expires {
+		case t.own && end.state == Finished: // that it was cleared at its end could not be recorded
+			err = e.Clear(t.id, agentItself)
+		case end.expires != 0 && now.UnixMicro() >= end.expires:
 			err = t.expire()
 		}
 		if err != nil && code.Of(err) != code.UnknownTask {

@@ -53,8 +53,7 @@ func (t *task) afterEnd() {
 	case end.atEnd:
 		t.revertAtEnd()
 	case t.own:
-		err := t.insist(func() error { return t.engine.Clear(t.id, agentItself) })
-		if err != nil && !errors.Is(err, errShutdown) && code.Of(err) != code.UnknownTask {
+		if err := t.engine.Clear(t.id, agentItself); err != nil {
 			t.log().Warn().Err(err).Msg("the agent's own task could not be cleared")
 		}
 	}
@@ -112,7 +111,7 @@ func (t *task) waitedTooLong(w *waiting) error {
 			return errStopped
 		}
 		r.State = Aborting
-		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), "waiting"}
+		r.Cause = &cause{causeError, code.Of(failure), failure.Error(), ""}
 		return nil
 	}))
 }
@@ -136,7 +135,6 @@ func (t *task) unlessStopped(err error) error {
 // forward runs the steps that are not done, then records the finish. It returns nil when the state tells what comes
 // next.
 func (t *task) forward() error {
-	t.forgetPause()
 	ctx, end := t.begin()
 	defer end()
 	for i := range t.plan().Steps {
@@ -391,6 +389,7 @@ func (r *record) end(s State, message string) {
 // call runs a function of a verb. A panic in it is an error of the task, not the end of the daemon.
 func (t *task) call(f func() error) (err error) {
 	defer func() {
+		t.noteThat("")
 		if p := recover(); p != nil {
 			t.log().Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a step panicked")
 			err = code.Errorf(code.InternalError, "a defect of the agent: %v", p)

@@ -58,6 +58,12 @@ func (s *Scope) Started(name string) bool {
 	return slices.ContainsFunc(s.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State != StepWaiting })
 }
 
+// Undone says whether the step with that name was started and is taken back. An undo that failed is tried again when those of the
+// steps before it are done, so what it finds need not be the task's own.
+func (s *Scope) Undone(name string) bool {
+	return slices.ContainsFunc(s.record().Steps, func(r stepRecord) bool { return r.Name == name && r.State == StepUndone })
+}
+
 // State is the task's state as it is recorded.
 func (s *Scope) State() State { return s.record().State }
 
@@ -103,6 +109,9 @@ func (s *Scope) Progress(done, total int64) {
 		s.t.engine.events.publish(Progressed, s.t)
 	}
 }
+
+// Note says in the task's message what the step waits for; "" = nothing any more. It ends with the step.
+func (s *Scope) Note(text string) { s.t.noteThat(text) }
 
 // Limit is how many bytes per second the task may move; 0 = any number. It may change from one slice to the next.
 func (s *Scope) Limit() int64 { return s.record().Limit }

@@ -80,10 +80,11 @@ func (e *Engine) read() ([]*task, error) {
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
+			spare := &record{}
 			for b := range work {
 				b.tasks, b.reasons = make([]*task, len(b.rows)), make([]error, len(b.rows))
 				for i, row := range b.rows {
-					b.tasks[i], b.reasons[i] = e.restore(row)
+					b.tasks[i], b.reasons[i] = e.restore(row, spare)
 					b.rows[i].Body = nil
 				}
 			}
@@ -133,10 +134,13 @@ func (e *Engine) setAside(id string, reason error) error {
 	return nil
 }
 
-// restore makes a task of a stored row.
-func (e *Engine) restore(row store.Record) (*task, error) {
-	r, err := readRecord(row)
-	if err != nil {
+// restore makes a task of a stored row. The record of one that has ended is not kept: it is read into spare.
+func (e *Engine) restore(row store.Record, spare *record) (*task, error) {
+	r := spare
+	if !State(row.State).Final() {
+		r = &record{}
+	}
+	if err := r.read(row); err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(Transitions, func(t Transition) bool { return t.From == r.State && t.From != Init }) {

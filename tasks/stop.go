@@ -209,7 +209,8 @@ func (t *task) enter(kept *seat) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		t.claim = t.engine.locks.enter(t.id, t.verb.Class, t.plan().Locks, kept)
+		r := t.record()
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, kept, r.Revert != nil)
 	}
 	return t.claim
 }

@@ -42,6 +42,7 @@ type task struct {
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string
+	note        string        // what the step waits for
 	bound       *time.Timer   // marks the task as stuck; nil = not started
 	idle        chan struct{} // closed when drive has returned
 }
@@ -270,10 +271,8 @@ func (t *task) publish(deferred string, r *record) {
 	if r.State.Final() {
 		t.unlock()
 	}
-	if r.Deferred != deferred {
-		if err := t.engine.adopt(r.Deferred); err != nil { // it is there, so it can be read when the store is well
-			t.engine.spawn(func() { t.engine.resolveSubmit(r.Deferred) })
-		}
+	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil {
+		t.engine.spawn(func() { t.engine.adoptLater(id) })
 	}
 	t.show(r)
 	if r.State == Cleared {
@@ -292,6 +291,17 @@ func (t *task) publish(deferred string, r *record) {
 		t.interrupt(errPaused)
 	}
 	t.wake()
+}
+
+// noteThat keeps what the step at work says of itself.
+func (t *task) noteThat(text string) {
+	t.mu.Lock()
+	changed := t.note != text
+	t.note = text
+	t.mu.Unlock()
+	if changed {
+		t.wake()
+	}
 }
 
 // wake tells everybody who waits for this task to look again.

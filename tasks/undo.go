@@ -156,13 +156,14 @@ func (t *task) undoneMessage(r *record) string {
 		return effect
 	}
 	switch r.Cause.Kind {
-	case causeStop:
-		return fmt.Sprintf("%s; %s", r.Cause.Message, effect)
 	case causeRevert:
 		return fmt.Sprintf("reverted by %s; %s", r.Revert.Who, effect)
-	default:
-		return fmt.Sprintf("%s (step %s); %s", r.Cause.Message, r.Cause.Step, effect)
+	case causeError:
+		if r.Cause.Step != "" {
+			return fmt.Sprintf("%s (step %s); %s", r.Cause.Message, r.Cause.Step, effect)
+		}
 	}
+	return fmt.Sprintf("%s; %s", r.Cause.Message, effect)
 }
 
 // begin makes the context of a phase: it ends with the agent, or when the task is interrupted.
@@ -171,6 +172,9 @@ func (t *task) begin() (context.Context, func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cancel = cancel
+	if errors.Is(t.interrupted, errPaused) && !t.isPaused() {
+		t.interrupted = nil // resumed before the step had ended; of a pause that comes now the record is published first
+	}
 	if t.interrupted != nil {
 		cancel(t.interrupted)
 	}

@@ -290,6 +290,11 @@ func (t *task) message(r *record) string {
 	if slot := t.waitsFor(); slot != "" { // it was resumed
 		return "at step " + r.currentName() + ", waiting" + slot
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.note != "" {
+		return "at step " + r.currentName() + ": " + t.note
+	}
 	return "at step " + r.currentName()
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
 	"vdsm-agent/storageops/qemuimg"
@@ -44,8 +46,15 @@ func fill(ctx context.Context, env Env, what string, last *FillState, args func(
 	if last != nil {
 		s = *last
 	}
-	lines := make(chan string, 16)
-	w, err := env.Start(ctx, proc.Spec{Argv: workerArgv(args(s)...), Stdout: &lineWriter{to: lines}, IdleIO: true})
+	stdin, ask, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ask.Close()
+	defer stdin.Close()
+	limit, lines := teller{to: ask}, make(chan string, 16)
+	limit.tell(env.Limit())
+	w, err := env.Start(ctx, proc.Spec{Argv: workerArgv(args(s)...), Stdin: stdin, Stdout: &lineWriter{to: lines}, IdleIO: true})
 	if err != nil {
 		return err
 	}
@@ -57,6 +66,7 @@ func fill(ctx context.Context, env Env, what string, last *FillState, args func(
 	total, failed := int64(0), error(nil)
 	for line := range lines {
 		var a, b int64
+		limit.tell(env.Limit())
 		switch {
 		case failed != nil: // only drained
 		case scan(line, lineTotal, &a):
@@ -84,7 +94,7 @@ func fill(ctx context.Context, env Env, what string, last *FillState, args func(
 }
 
 // zero is the worker of Zero.
-func zero(path string, from, done int64, out *answers) error {
+func zero(path string, from, done int64, pace *pacer, out *answers) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -107,7 +117,7 @@ func zero(path string, from, done int64, out *answers) error {
 	if err != nil {
 		return err
 	}
-	m, err := newMover(f, out, done, done+total, sliceLimit(done+total, minSlice))
+	m, err := newMover(f, out, pace, done, done+total, sliceLimit(done+total, minSlice))
 	if err != nil {
 		return err
 	}
@@ -140,20 +150,31 @@ func writeZeros(f, write *os.File, buf []byte, at, n int64) error {
 }
 
 // allocate is the worker of Allocate.
-func allocate(path string, from, done, to int64, out *answers) error {
+func allocate(path string, from, done, to int64, pace *pacer, out *answers) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	from, to = from&^(blockSize-1), (to+blockSize-1)&^(blockSize-1)
-	m, err := newMover(f, out, done, done+max(0, to-from), zeroPiece)
+	piece := int64(zeroPiece)
+	if from < to {
+		// The first block tells whether zeros have to be written for the others: these are limited, and in pieces for that.
+		err := ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, from, blockSize) })
+		switch {
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			piece = chunk
+		default:
+			pace = nil
+		}
+	}
+	m, err := newMover(f, out, pace, done, done+max(0, to-from), zeroPiece)
 	if err != nil {
 		return err
 	}
-	for at := from; at < to && err == nil; at += zeroPiece {
-		n := min(zeroPiece, to-at)
-		err = m.do(at+n, n, func(buf []byte) error { return zeroRange(f, f, 0, at, n, buf) })
+	for at := from; at < to && err == nil; at += piece {
+		n := min(piece, to-at)
+		err = m.do(at+n, n, func(buf []byte) error { return zeroRange(f, f, 0, at, n, buf, func(int64) {}) })
 	}
 	m.cut(to)
 	return errors.Join(err, m.end())

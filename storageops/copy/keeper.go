@@ -15,8 +15,9 @@ import (
 // keeper is the agent's end of the worker that holds the destination open. It is asked one thing at a time. A nil keeper can
 // be killed.
 type keeper struct {
-	w     *proc.Worker
-	ask   *os.File    // its standard input; it ends when this is closed
+	w   *proc.Worker
+	ask *os.File // its standard input; it ends when this is closed
+	teller
 	lines chan string // what it answers; closed when it is gone
 	err   error       // how it ended; read after lines was closed
 	hello hello
@@ -49,7 +50,7 @@ func (r *run) openKeeper(ctx context.Context) error {
 	for _, l := range r.spec.Source.Backing {
 		args = append(args, l.Path)
 	}
-	k := &keeper{ask: ask, lines: make(chan string, 16)}
+	k := &keeper{ask: ask, teller: teller{to: ask}, lines: make(chan string, 16)}
 	k.w, err = r.env.Start(ctx, proc.Spec{Argv: workerArgv(args...), Stdin: stdin, Stdout: &lineWriter{to: k.lines}, IdleIO: true})
 	if err != nil {
 		ask.Close()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"vdsm-agent/storageops/qemuimg"
@@ -35,6 +36,7 @@ type env struct {
 
 	atCheckpoint func(n int) error // n counts from 1; called after the state was recorded
 	atProgress   func(done, total int64)
+	limit        atomic.Int64
 }
 
 func newEnv(t *testing.T) *env { return &env{Starter: qemuimgtest.NewStarter(t), t: t} }
@@ -78,6 +80,8 @@ func (e *env) Progress(done, total int64) {
 		e.atProgress(done, total)
 	}
 }
+
+func (e *env) Limit() int64 { return e.limit.Load() }
 
 // last is the state that a resumed Run gets.
 func (e *env) last() *State {

@@ -6,16 +6,17 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // How a worker of ours moves data.
 const (
-	chunk     = 1 << 20 // one request: a stop waits for those under way, milliseconds
-	underWay  = 8       // requests at the same time
-	blockSize = 4096    // what O_DIRECT wants offsets, lengths and buffers to be multiples of
-	announce  = 16 << 20
+	chunk     = 1 << 20  // one request: a stop waits for those under way, milliseconds
+	underWay  = 8        // requests at the same time
+	blockSize = 4096     // what O_DIRECT wants offsets, lengths and buffers to be multiples of
+	tellEach  = 16 << 20 // bytes between two lines about the progress
 )
 
 // answers writes lines; after an error it writes nothing more and keeps the error.
@@ -47,7 +48,8 @@ func (a *answers) json(v any) {
 type mover struct {
 	dst    *os.File
 	out    *answers
-	limit  int64 // bytes of data in a slice
+	limit  int64  // bytes of data in a slice
+	pace   *pacer // nil: the work moves no data
 	pieces chan task
 	cuts   chan *stretch
 	cur    *stretch
@@ -56,10 +58,11 @@ type mover struct {
 
 	movers, syncer sync.WaitGroup
 
-	mu    sync.Mutex
-	moved int64
-	told  int64
-	err   error
+	mu     sync.Mutex
+	moved  int64
+	told   int64
+	toldAt time.Time
+	err    error
 }
 
 // task is one piece: do is called with an aligned buffer of chunk bytes.
@@ -75,10 +78,10 @@ type stretch struct {
 	next, done int64
 }
 
-func newMover(dst *os.File, out *answers, done, total, limit int64) (*mover, error) {
+func newMover(dst *os.File, out *answers, pace *pacer, done, total, limit int64) (*mover, error) {
 	out.line(lineTotal, total)
 	m := &mover{
-		dst: dst, out: out, limit: limit, pieces: make(chan task), cuts: make(chan *stretch), cur: &stretch{},
+		dst: dst, out: out, pace: pace, limit: limit, pieces: make(chan task), cuts: make(chan *stretch), cur: &stretch{},
 		given: done, moved: done, told: done,
 	}
 	for range underWay {
@@ -128,21 +131,39 @@ func (m *mover) note(err error, bytes int64) {
 	if m.err == nil {
 		m.err = err
 	}
-	if m.moved += bytes; m.moved-m.told >= announce {
-		m.told = m.moved
-		m.out.line(lineProgress, m.moved)
+	if m.moved += bytes; m.moved-m.told >= tellEach {
+		m.announce()
 	}
 }
 
-// do hands over a piece that ends before next and has bytes of data. It waits only while all hands are busy.
+// wait waits until n more bytes may be moved.
+func (m *mover) wait(n int64) { m.pace.take(n, m.still) }
+
+// still says from time to time that a limited worker is at work, and so gives the agent an occasion to change the limit.
+func (m *mover) still() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil && time.Since(m.toldAt) >= lookAgain {
+		m.announce()
+	}
+}
+
+// announce tells the progress. The caller holds mu.
+func (m *mover) announce() {
+	m.told, m.toldAt = m.moved, time.Now()
+	m.out.line(lineProgress, m.moved)
+}
+
+// do hands over a piece that ends before next and has bytes of data. It waits while all hands are busy, and for the limit.
 func (m *mover) do(next, bytes int64, do func(buf []byte) error) error {
 	if err := m.failed(); err != nil {
 		return err
 	}
+	m.wait(bytes)
 	m.cur.wg.Add(1)
 	m.pieces <- task{do, bytes, m.cur}
 	m.given += bytes
-	if m.inCur += bytes; m.inCur >= m.limit {
+	if m.inCur += bytes; m.inCur >= m.pace.bound(m.limit) {
 		m.cut(next)
 	}
 	return nil

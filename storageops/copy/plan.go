@@ -2,6 +2,7 @@ package copy
 
 import (
 	"context"
+	"sort"
 
 	"vdsm-agent/storageops/qemuimg"
 )
@@ -26,17 +27,21 @@ const (
 type Slice struct {
 	Start, End int64
 	Data       int64 // bytes that will be read and written
+	cost       int64 // Data and the zeros that are written: qemu-img counts both when it is limited
 }
 
-// Plan is how an image is copied.
+// Plan is how an image is copied: in order, in slices that are cut one at a time, since a limit that is set meanwhile makes them
+// smaller. Whatever cut those before, the rest of an image can be cut from any slice's end.
 type Plan struct {
-	Virtual int64   // the source's virtual size
-	Data    int64   // bytes
-	Slices  []Slice // in order; what is between them needs no visit
+	Virtual int64 // the source's virtual size
+	Data    int64 // bytes
+	zeros   int64 // bytes that are written without being data
+	limit   int64 // the most weight of a slice
+	pieces  []piece
 }
 
-// MakePlan looks through the source once and cuts it into slices. blank says that the destination needs no zeros written.
-// The same source gives the same plan.
+// MakePlan looks through the source once. blank says that the destination needs no zeros written. The same source gives the
+// same plan.
 func MakePlan(ctx context.Context, st qemuimg.Starter, spec Spec, blank bool) (Plan, error) {
 	p := planner{floor: spec.minSlice(), size: min(minPiece, spec.minSlice()), zeros: !blank || len(spec.Dest.Backing) > 0 && !spec.overlay(), held: spec.overlay()}
 	img := spec.source()
@@ -58,14 +63,18 @@ type planner struct {
 	size        int64 // of a piece, in weight
 	zeros, held bool  // zeros are visited; only what is present is visited
 	virtual     int64
-	data        int64
 	weight      int64
 	pieces      []piece
 }
 
+// piece is what slices are made of.
 type piece struct {
-	Slice
-	weight int64 // data, and a part of the zeros
+	start, end int64
+	data       int64
+	zeros      int64 // bytes that are visited but hold no data
+	weight     int64 // data, and a part of the zeros
+	// before, beforeZeros are the sums of the pieces before it; set when all are known.
+	before, beforeZeros int64
 }
 
 func (p *planner) add(e qemuimg.Extent) error {
@@ -89,17 +98,18 @@ func (p *planner) add(e qemuimg.Extent) error {
 		end := min(e.End(), (at+room*per)&^(grain-1))
 		if end <= at || len(p.pieces) == 0 {
 			p.coarsen()
-			p.pieces = append(p.pieces, piece{Slice: Slice{Start: at, End: at}})
+			p.pieces = append(p.pieces, piece{start: at, end: at})
 			end = min(e.End(), (at+p.size*per)&^(grain-1))
 		}
 		last := &p.pieces[len(p.pieces)-1]
-		last.End = end
+		last.end = end
 		w := (end - at + per - 1) / per
 		last.weight += w
 		p.weight += w
 		if reads {
-			last.Data += end - at
-			p.data += end - at
+			last.data += end - at
+		} else {
+			last.zeros += end - at
 		}
 		at = end
 	}
@@ -114,46 +124,61 @@ func (p *planner) coarsen() {
 	half := p.pieces[:0]
 	for i := 0; i < len(p.pieces); i += 2 {
 		a, b := p.pieces[i], p.pieces[i+1] // maxPieces is even
-		half = append(half, piece{Slice{a.Start, b.End, a.Data + b.Data}, a.weight + b.weight})
+		half = append(half, piece{start: a.start, end: b.end, data: a.data + b.data, zeros: a.zeros + b.zeros, weight: a.weight + b.weight})
 	}
 	p.pieces = half
 	p.size *= 2
 }
 
-// plan joins neighbouring pieces to slices.
 func (p *planner) plan() Plan {
-	limit := sliceLimit(p.weight, p.floor)
-	out := Plan{Virtual: p.virtual, Data: p.data}
-	weight := int64(0)
-	for _, q := range p.pieces {
-		n := len(out.Slices)
-		if n > 0 && weight+q.weight <= limit {
-			out.Slices[n-1].End = q.End
-			out.Slices[n-1].Data += q.Data
-			weight += q.weight
-			continue
-		}
-		out.Slices = append(out.Slices, q.Slice)
-		weight = q.weight
+	data, zeros := int64(0), int64(0)
+	for i := range p.pieces {
+		q := &p.pieces[i]
+		q.before, q.beforeZeros = data, zeros
+		data, zeros = data+q.data, zeros+q.zeros
 	}
-	from := int64(0)
-	for i := range out.Slices {
-		s := &out.Slices[i]
-		s.Start = max(from, s.Start&^(grain-1))
-		s.End = min((s.End+grain-1)&^(grain-1), p.virtual)
-		from = s.End
-	}
-	return out
+	return Plan{Virtual: p.virtual, Data: data, zeros: zeros, limit: sliceLimit(p.weight, p.floor), pieces: p.pieces}
 }
 
-// after is the part of the plan from next on.
-func (p Plan) after(next int64) []Slice {
-	for i, s := range p.Slices {
-		if s.End > next {
-			rest := append([]Slice(nil), p.Slices[i:]...)
-			rest[0].Start = max(rest[0].Start, next)
-			return rest
-		}
+// next cuts the slice that follows one that ends at from; false when there is none. It has as many neighbouring pieces as fit.
+// bound is the most that it may cost, 0 = anything; of a piece that costs more it has a part.
+func (p *Plan) next(from, bound int64) (Slice, bool) {
+	i := sort.Search(len(p.pieces), func(i int) bool { return p.roundUp(p.pieces[i].end) > from })
+	if i == len(p.pieces) {
+		return Slice{}, false
 	}
-	return nil
+	first := p.pieces[i]
+	start := max(from, first.start&^(grain-1))
+	end, weight := first.end, first.weight
+	if rest := p.slice(start, p.roundUp(end)).cost; bound > 0 && rest > bound {
+		parts := (rest + bound - 1) / bound
+		return p.slice(start, min(p.roundUp(end), p.roundUp(start+(end-start)/parts))), true
+	}
+	for _, q := range p.pieces[i+1:] {
+		weight += q.weight
+		if weight > p.limit || bound > 0 && p.slice(start, p.roundUp(q.end)).cost > bound {
+			break
+		}
+		end = q.end
+	}
+	return p.slice(start, p.roundUp(end)), true
+}
+
+func (p *Plan) roundUp(at int64) int64 { return min((at+grain-1)&^(grain-1), p.Virtual) }
+
+func (p *Plan) slice(start, end int64) Slice {
+	data, zeros := p.upTo(start)
+	dataEnd, zerosEnd := p.upTo(end)
+	return Slice{start, end, dataEnd - data, dataEnd - data + zerosEnd - zeros}
+}
+
+// upTo is how many bytes of data, and of zeros that are written, are before at. Within a piece they count as spread evenly.
+func (p *Plan) upTo(at int64) (data, zeros int64) {
+	i := sort.Search(len(p.pieces), func(i int) bool { return p.pieces[i].end > at })
+	if i == len(p.pieces) {
+		return p.Data, p.zeros
+	}
+	q := p.pieces[i]
+	part := max(0, float64(at-q.start)/float64(q.end-q.start))
+	return q.before + int64(part*float64(q.data)), q.beforeZeros + int64(part*float64(q.zeros))
 }

@@ -11,13 +11,16 @@ func (r *run) copyRaw() error {
 		return r.tooSmall(size)
 	}
 	c := rawCopy{From: r.state.Next, Done: r.state.Done, Capacity: r.spec.Capacity, Blank: r.state.Blank,
-		Preallocated: r.spec.Dest.Preallocated, MinSlice: r.spec.minSlice(), Method: methodClone}
+		Preallocated: r.spec.Dest.Preallocated, MinSlice: r.spec.minSlice(), LimitedTime: r.spec.limitedTime(), Method: methodClone}
+	r.keeper.tell(r.env.Limit())
 	err := r.keeper.command(r.follow, cmdCopy, c.String())
 	return r.lost(err)
 }
 
-// follow takes one line of a long command's answer.
+// follow takes one line of a long command's answer. There is one for each slice at least, and while a limit makes the worker
+// wait one each second.
 func (r *run) follow(line string) error {
+	r.keeper.tell(r.env.Limit())
 	var a, b int64
 	switch {
 	case scan(line, lineTotal, &a):

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,13 +24,15 @@ const (
 
 // rawCopy is the keeper's command to copy a raw source to a raw destination.
 type rawCopy struct {
-	From         int64  `json:"from"` // all before it is there
-	Done         int64  `json:"done"` // bytes of data before From
-	Capacity     int64  `json:"capacity"`
-	Blank        bool   `json:"blank"`        // the destination reads as zeros
-	Preallocated bool   `json:"preallocated"` // its blocks stay its own, and allocated
-	MinSlice     int64  `json:"minSlice"`
-	Method       string `json:"method"` // the best that is tried: clone, kernel or direct; each falls back to the next
+	From         int64 `json:"from"` // all before it is there
+	Done         int64 `json:"done"` // bytes of data before From
+	Capacity     int64 `json:"capacity"`
+	Blank        bool  `json:"blank"`        // the destination reads as zeros
+	Preallocated bool  `json:"preallocated"` // its blocks stay its own, and allocated
+	MinSlice     int64 `json:"minSlice"`
+	// LimitedTime is about how long a slice takes when there is a limit.
+	LimitedTime time.Duration `json:"limitedTime"`
+	Method      string        `json:"method"` // the best that is tried: clone, kernel or direct; each falls back to the next
 }
 
 // The ways to copy.
@@ -49,7 +52,7 @@ type copier struct {
 	m                       *mover
 }
 
-func (c rawCopy) run(dst *os.File, source string, h hello, out *answers) (err error) {
+func (c rawCopy) run(dst *os.File, source string, h hello, pace *pacer, out *answers) (err error) {
 	src, err := os.Open(source)
 	if err != nil {
 		return err
@@ -70,12 +73,13 @@ func (c rawCopy) run(dst *os.File, source string, h hello, out *answers) (err er
 			return err
 		}
 	}
+	pace.span = c.LimitedTime
 	total, err := dataIn(src, c.From, k.size)
 	if err != nil {
 		return err
 	}
 	total += c.Done
-	if k.m, err = newMover(dst, out, c.Done, total, sliceLimit(total, c.MinSlice)); err != nil {
+	if k.m, err = newMover(dst, out, pace, c.Done, total, sliceLimit(total, c.MinSlice)); err != nil {
 		return err
 	}
 	err = k.copy()
@@ -132,9 +136,9 @@ func (c *copier) copy() error {
 // clone shares whole blocks from from on, holes included, as far as the file system lets it, and returns how far that is.
 func (c *copier) clone(from int64) (int64, error) {
 	whole := c.size &^ (blockSize - 1)
-	usual := c.m.limit
-	defer func() { c.m.limit = usual }()
-	c.m.limit = cloneSlice
+	usual, pace := c.m.limit, c.m.pace
+	defer func() { c.m.limit, c.m.pace = usual, pace }()
+	c.m.limit, c.m.pace = cloneSlice, nil
 	for at := from; at < whole; {
 		n := min(clonePiece, whole-at)
 		err := unix.IoctlFileCloneRange(int(c.dst.Fd()), &unix.FileCloneRange{
@@ -267,15 +271,15 @@ func (c *copier) zeros(from, to int64) error {
 		n := min(zeroPiece, to-at)
 		piece := at
 		at += n
-		if err := c.m.do(at, 0, func(buf []byte) error { return zeroRange(c.dst, c.write, mode, piece, n, buf) }); err != nil {
+		if err := c.m.do(at, 0, func(buf []byte) error { return zeroRange(c.dst, c.write, mode, piece, n, buf, c.m.wait) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// zeroRange is fallocate, or where that is not supported writes zeros.
-func zeroRange(dst, write *os.File, mode uint32, at, n int64, buf []byte) error {
+// zeroRange is fallocate, or where that is not supported writes zeros, and calls wait before each part.
+func zeroRange(dst, write *os.File, mode uint32, at, n int64, buf []byte, wait func(bytes int64)) error {
 	for {
 		switch err := unix.Fallocate(int(dst.Fd()), mode, at, n); err {
 		case nil:
@@ -285,6 +289,7 @@ func zeroRange(dst, write *os.File, mode uint32, at, n int64, buf []byte) error 
 		case unix.EOPNOTSUPP, unix.ENOSYS:
 			clear(buf)
 			for end := at + n; at < end; at += chunk {
+				wait(min(chunk, end-at))
 				if _, err := write.WriteAt(buf[:min(chunk, (end-at+blockSize-1)&^(blockSize-1))], at); err != nil {
 					return err
 				}

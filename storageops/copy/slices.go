@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
@@ -17,8 +18,12 @@ import (
 // the queue is not full, are felt: at 16 the cost of 20 slices halves.
 const coroutines = 16
 
+// maxRate is the most bytes per second that QEMU takes for a limit.
+const maxRate = 1e15
+
 // copySlices copies by qemu-img, slice by slice. While one slice is copied the sync and the checkpoint of the one before it
-// are under way, and the process of the one after it is started and waits; see sliceWorker.
+// are under way, and the process of the one after it is started and waits; see sliceWorker. That one was cut and started with
+// the limit of then: if it has changed when its turn comes, it is ended and another one is started.
 func (r *run) copySlices(ctx context.Context) error {
 	plan, err := MakePlan(ctx, r.env, r.spec, r.state.Blank)
 	if err != nil {
@@ -28,17 +33,15 @@ func (r *run) copySlices(ctx context.Context) error {
 	if plan.Virtual > (r.spec.Capacity+511)&^511 {
 		return r.tooSmall(plan.Virtual)
 	}
-	slices := plan.after(r.state.Next)
-	if n := len(slices); n > 0 {
-		r.env.Progress(r.state.Done, plan.Data)
-		if err := r.copyEach(ctx, slices, plan); err != nil {
-			return err
-		}
+	r.state.Done, _ = plan.upTo(r.state.Next)
+	r.env.Progress(r.state.Done, plan.Data)
+	if err := r.copyEach(ctx, plan); err != nil {
+		return err
 	}
 	return r.zeroTail(ctx, plan.Virtual)
 }
 
-func (r *run) copyEach(ctx context.Context, slices []Slice, plan Plan) (err error) {
+func (r *run) copyEach(ctx context.Context, plan Plan) (err error) {
 	// broken ends when the sync fails: the slice that is being copied is in vain. It is not a child of ctx: when ctx ends the
 	// task engine ends the workers.
 	broken, fail := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -53,18 +56,26 @@ func (r *run) copyEach(ctx context.Context, slices []Slice, plan Plan) (err erro
 			err = cause
 		}
 	}()
-	reached := r.state
-	if next, err = r.start(ctx, broken, slices[0], reached.Done, plan); err != nil {
+	reached, last := r.state, spent{}
+	if next, err = r.start(ctx, broken, plan, reached.Next); err != nil {
 		return err
 	}
-	for i, s := range slices {
-		cur := next
-		cur.open()
-		if next = nil; i+1 < len(slices) {
-			if next, err = r.start(ctx, broken, slices[i+1], reached.Done+s.Data, plan); err != nil {
-				cur.kill()
+	for next != nil {
+		if err := r.rest(ctx, broken, last); err != nil {
+			return err
+		}
+		if r.env.Limit() != next.limit { // it was started with another limit, and is cut for that
+			next.kill()
+			if next, err = r.start(ctx, broken, plan, reached.Next); err != nil {
 				return err
 			}
+		}
+		cur := next
+		last = spent{time.Now(), cur.cost, cur.limit}
+		cur.open()
+		if next, err = r.start(ctx, broken, plan, cur.End); err != nil {
+			cur.kill()
+			return err
 		}
 		if err := cur.wait(); err != nil {
 			return err
@@ -73,7 +84,8 @@ func (r *run) copyEach(ctx context.Context, slices []Slice, plan Plan) (err erro
 		if broken.Err() != nil || ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		reached.Next, reached.Done = s.End, reached.Done+s.Data
+		reached.Next = cur.End
+		reached.Done, _ = plan.upTo(cur.End)
 		done, state := make(chan struct{}), reached
 		synced = done
 		go func() {
@@ -103,7 +115,7 @@ func (r *run) zeroTail(ctx context.Context, virtual int64) error {
 	// Whole sectors: the rest of a raw destination's last one is cut off at the end.
 	tail := Slice{Start: virtual, End: (r.spec.Capacity + 511) &^ 511}
 	source := qemuimg.Node{"driver": "null-co", "size": tail.End - tail.Start, "read-zeroes": true}
-	w, err := r.startConvert(ctx, context.WithoutCancel(ctx), source, r.window(r.destNode(), tail, true), nil)
+	w, err := r.startConvert(ctx, context.WithoutCancel(ctx), source, r.window(r.destNode(), tail, true), 0, nil)
 	if err != nil {
 		return err
 	}
@@ -134,16 +146,26 @@ func (r *run) destNode() qemuimg.Node {
 	return n
 }
 
-// start starts qemu-img for a slice; see sliceWorker. before is how much data is copied when it begins.
-func (r *run) start(ctx, broken context.Context, s Slice, before int64, plan Plan) (*sliceWorker, error) {
+// start starts qemu-img for the slice that follows one that ends at from; see sliceWorker. nil: there is none.
+func (r *run) start(ctx, broken context.Context, plan Plan, from int64) (*sliceWorker, error) {
+	limit := r.env.Limit()
+	s, more := plan.next(from, bound(limit, r.spec.limitedTime()))
+	if !more {
+		return nil, nil
+	}
+	before, _ := plan.upTo(s.Start)
 	last := s.End >= plan.Virtual
 	progress := &percent{report: func(part float64) {
 		r.env.Progress(before+int64(part*float64(s.Data)), plan.Data)
 	}}
-	return r.startConvert(ctx, broken, r.window(r.spec.source().Node(), s, last), r.window(r.destNode(), s, last), progress)
+	w, err := r.startConvert(ctx, broken, r.window(r.spec.source().Node(), s, last), r.window(r.destNode(), s, last), limit, progress)
+	if w != nil {
+		w.Slice, w.limit = s, limit
+	}
+	return w, err
 }
 
-func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, p *percent) (*sliceWorker, error) {
+func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, limit int64, p *percent) (*sliceWorker, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -161,6 +183,9 @@ func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, p
 		argv = append(argv, "-B", b[0].Path, "-F", b[0].Format) // only what the source holds itself
 	case r.state.Blank:
 		argv = append(argv, "--target-is-zero")
+	}
+	if limit > 0 {
+		argv = append(argv, "-r", strconv.FormatInt(min(limit, maxRate), 10))
 	}
 	spec := proc.Spec{Argv: append(argv, from.Argument(), to.Argument()), Files: []*os.File{wait}, IdleIO: true}
 	if p != nil {
@@ -184,6 +209,8 @@ func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, p
 // comes, at once; QEMU's own image lock keeps it out while the one before it is alive; and nothing goes on before all
 // workers of a former run are gone.
 type sliceWorker struct {
+	Slice
+	limit  int64
 	w      *proc.Worker
 	ctx    context.Context
 	gate   *os.File

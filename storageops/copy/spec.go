@@ -1,7 +1,9 @@
 package copy
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/storageops/qemuimg"
@@ -15,6 +17,10 @@ type Env interface {
 	Checkpoint(state any) error
 	// Progress tells how many of total bytes of data are copied. It is cheap and may be called at any rate, by any goroutine.
 	Progress(done, total int64)
+	// Limit is how many bytes per second may be written, 0 = any number. It is asked before each slice, may change from one to
+	// the next, and must be cheap. What the file system does without moving data (clones, holes, allocation) is not limited;
+	// zeros that qemu-img writes count as data.
+	Limit() int64
 }
 
 // Layer is one file of a chain.
@@ -49,7 +55,8 @@ type Spec struct {
 	// to start over, and is idempotent. nil: such a copy fails instead.
 	Recreate func(ctx context.Context) error
 
-	floor int64 // in place of minSlice, for tests
+	floor int64         // in place of minSlice, for tests
+	span  time.Duration // in place of limitedTime, for tests
 }
 
 // minSlice is the least data in a slice.
@@ -59,6 +66,9 @@ func (s *Spec) minSlice() int64 {
 	}
 	return minSlice
 }
+
+// limitedTime is how long a slice takes when there is a limit.
+func (s *Spec) limitedTime() time.Duration { return cmp.Or(s.span, limitedTime) }
 
 func (s *Spec) source() qemuimg.Image {
 	return qemuimg.Image{Path: s.Source.Path, Format: s.Source.Format, Backing: s.Source.Backing}

@@ -29,6 +29,7 @@ const (
 	cmdTruncate = "truncate"
 	cmdStat     = "stat"
 	cmdCopy     = "copy"
+	cmdLimit    = "limit"
 	answerOK    = "ok"
 
 	lineTotal    = "total"
@@ -53,8 +54,11 @@ const (
 //	zero FILE FROM DONE         writes zeros over all that is allocated from FROM on; DONE bytes of work are before it
 //	allocate FILE FROM DONE TO  allocates blocks
 //
+// All of them take the line "limit BYTES" on their standard input at any time and do not answer it: so many bytes per second may be
+// moved from now on, 0 = any number.
+//
 // Each command of a keeper is answered with the line "ok". The long ones (copy, zero, allocate) also print "total BYTES" first,
-// "progress BYTES" from time to time, and "reached OFFSET BYTES" when all before OFFSET is on stable storage. Any failure
+// "progress BYTES" from time to time, when they are limited once a second or so, and "reached OFFSET BYTES" when all before OFFSET is on stable storage. Any failure
 // ends the worker.
 func WorkerMain(args []string) int {
 	out := &answers{w: os.Stdout}
@@ -74,8 +78,9 @@ func WorkerMain(args []string) int {
 }
 
 func serve(args []string, in io.Reader, out *answers) error {
+	told := listen(in)
 	if len(args) >= 3 && args[0] == modeKeep {
-		return keep(args[1], args[2:], in, out)
+		return keep(args[1], args[2:], told, out)
 	}
 	if len(args) >= 4 {
 		var numbers []int64
@@ -88,12 +93,38 @@ func serve(args []string, in io.Reader, out *answers) error {
 		}
 		switch {
 		case args[0] == modeZero && len(numbers) == 2:
-			return zero(args[1], numbers[0], numbers[1], out)
+			return zero(args[1], numbers[0], numbers[1], &told.pace, out)
 		case args[0] == modeAllocate && len(numbers) == 3:
-			return allocate(args[1], numbers[0], numbers[1], numbers[2], out)
+			return allocate(args[1], numbers[0], numbers[1], numbers[2], &told.pace, out)
 		}
 	}
 	return fmt.Errorf("%w: %q", errUsage, args)
+}
+
+// orders are what a worker is told on its standard input.
+type orders struct {
+	pace     pacer       // has the limit that was told last
+	commands chan string // the other lines; closed at the end
+	err      error       // of reading; read after commands was closed
+}
+
+// listen reads all the time, so that a limit takes effect while a command is carried out.
+func listen(in io.Reader) *orders {
+	o := &orders{pace: pacer{span: limitedTime}, commands: make(chan string)}
+	go func() {
+		defer close(o.commands)
+		lines := bufio.NewScanner(in)
+		for lines.Scan() {
+			var limit int64
+			if scan(lines.Text(), cmdLimit, &limit) {
+				o.pace.limit.Store(limit)
+				continue
+			}
+			o.commands <- lines.Text()
+		}
+		o.err = lines.Err()
+	}()
+	return o
 }
 
 // syncError is a sync that failed.
@@ -127,7 +158,7 @@ func ignoringEINTR(call func() error) error {
 }
 
 // keep is the keeper: what it does, it does for one Run.
-func keep(dest string, sources []string, in io.Reader, out *answers) error {
+func keep(dest string, sources []string, told *orders, out *answers) error {
 	dst, err := os.OpenFile(dest, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -152,17 +183,18 @@ func keep(dest string, sources []string, in io.Reader, out *answers) error {
 		return err
 	}
 	out.json(h)
-	commands := bufio.NewScanner(in)
-	for out.err == nil && commands.Scan() {
-		if err := obey(commands.Text(), dst, sources, h, out); err != nil {
+	for line := range told.commands {
+		if err := obey(line, dst, sources, h, &told.pace, out); err != nil {
 			return err
 		}
-		out.line(answerOK)
+		if out.line(answerOK); out.err != nil {
+			return nil // WorkerMain tells
+		}
 	}
-	return commands.Err()
+	return told.err
 }
 
-func obey(line string, dst *os.File, sources []string, h hello, out *answers) error {
+func obey(line string, dst *os.File, sources []string, h hello, pace *pacer, out *answers) error {
 	word, rest, _ := strings.Cut(line, " ")
 	switch word {
 	case cmdSync:
@@ -182,7 +214,7 @@ func obey(line string, dst *os.File, sources []string, h hello, out *answers) er
 		if err := json.Unmarshal([]byte(rest), &c); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
-		return c.run(dst, sources[0], h, out)
+		return c.run(dst, sources[0], h, pace, out)
 	}
 	return fmt.Errorf("%w: %q", errUsage, line)
 }

@@ -1,7 +1,8 @@
 // Command copybench compares copy.Run, with its slices and checkpoints, to one plain `qemu-img convert` of the same image:
 // both around the page cache, out of order, in the same workers, with cold caches, and synced at the end. It makes its input
-// under -dir, runs the two by turns, and prints for each pair of formats the median of the quotients of their times. It needs
-// root, to drop the caches. It is for people and `make bench`; nothing imports it.
+// under -dir, runs the two by turns, and prints for each pair of formats the median of the quotients of their times. With -limit
+// it prints instead how fast a copy with a limit is. It needs root, to drop the caches. It is for people and `make bench`;
+// nothing imports it.
 package main
 
 import (
@@ -36,8 +37,10 @@ func main() {
 	flag.Int64Var(&b.mib, "data", 2048, "MiB of data in an image of twice that size")
 	flag.IntVar(&b.pairs, "pairs", 7, "how often each is measured")
 	flag.BoolVar(&b.ordinary, "ordinary", false, "give both ordinary priority, not idle: for a machine on which others work")
+	limit := flag.Int64("limit", 0, "MiB per second: only measure how well a copy keeps to that")
 	formats := flag.String("formats", "raw:raw,raw:qcow2,qcow2:raw,qcow2:qcow2", "pairs of formats, source:destination")
 	flag.Parse()
+	b.limit = *limit << 20
 	if err := b.run(strings.Split(*formats, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "copybench:", err)
 		os.Exit(1)
@@ -51,6 +54,7 @@ type bench struct {
 	ordinary bool
 	log      *os.File // where checkpoints go
 	procs    *proc.Manager
+	limit    int64 // bytes per second, 0 = none
 
 	mu    sync.Mutex
 	saved int
@@ -75,6 +79,9 @@ func (b *bench) run(formats []string) (err error) {
 		return err
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	if b.limit > 0 {
+		return errors.Join(b.limited(out, formats), out.Flush())
+	}
 	fmt.Fprintln(out, "from\tto\tplain\tsliced\tcheckpoints\tratio\tlowest\thighest\tstop")
 	for _, f := range formats {
 		from, to, ok := strings.Cut(f, ":")
@@ -137,6 +144,24 @@ func (b *bench) compare(out *tabwriter.Writer, from, to string) error {
 	slices.Sort(ratios)
 	fmt.Fprintf(out, "%s\t%s\t%.2f s\t%.2f s\t%d\t%.3f\t%.3f\t%.3f\t%d ms\n", from, to, median(plain), median(sliced), saved,
 		median(ratios), ratios[0], ratios[len(ratios)-1], stop.Milliseconds())
+	return nil
+}
+
+// limited tells how fast a copy with a limit is, as a part of the limit.
+func (b *bench) limited(out *tabwriter.Writer, formats []string) error {
+	fmt.Fprintln(out, "from\tto\tlimit\ttook\tcheckpoints\tof the limit")
+	for _, f := range formats {
+		from, to, ok := strings.Cut(f, ":")
+		if !ok {
+			return fmt.Errorf("%q is no pair of formats", f)
+		}
+		took, err := b.sliced(from, to)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s\t%s\t%d MiB/s\t%.2f s\t%d\t%.3f\n", from, to, b.limit>>20, took.Seconds(), b.saved,
+			float64(b.mib<<20)/took.Seconds()/float64(b.limit))
+	}
 	return nil
 }
 
@@ -231,7 +256,7 @@ func (s *stopper) Progress(done, total int64) {
 	}
 }
 
-// Start, Checkpoint and Progress are copy.Env: a checkpoint is a synced write, as it is in the agent's store.
+// Start, Checkpoint, Progress and Limit are copy.Env: a checkpoint is a synced write, as it is in the agent's store.
 func (b *bench) Start(ctx context.Context, s proc.Spec) (*proc.Worker, error) {
 	s.Task, s.IdleIO = "copybench", s.IdleIO && !b.ordinary
 	w, err := b.procs.Start(s)
@@ -256,6 +281,8 @@ func (b *bench) Checkpoint(state any) error {
 }
 
 func (b *bench) Progress(done, total int64) {}
+
+func (b *bench) Limit() int64 { return b.limit }
 
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {

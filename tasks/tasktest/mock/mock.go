@@ -29,6 +29,8 @@ type Knobs struct {
 	Blocks      bool   `json:"blocks,omitempty"`      // waits for World.Release, whatever ctx says
 	Worker      string `json:"worker,omitempty"`      // Polite, Stubborn, Immortal: works in something outside the agent, for Pace, or 0 = until it is killed
 
+	Leaves bool `json:"leaves,omitempty"` // does not wait for its worker
+
 	PointOfNoReturn bool   `json:"pointOfNoReturn,omitempty"`
 	Refused         bool   `json:"refused,omitempty"`   // its failure past the point of no return is a refusal
 	Permanent       bool   `json:"permanent,omitempty"` // its failure past the point of no return is for ever

@@ -133,6 +133,9 @@ func (m *step) work(ctx context.Context, s *tasks.Scope) error {
 	worker := m.world.newWorker(s.TaskID(), m.k.Worker, m.k.Pace)
 	s.Attach(worker)
 	m.world.reached("worker", s.TaskID(), m.k.Name)
+	if m.k.Leaves {
+		return nil
+	}
 	select {
 	case <-worker.Gone():
 	case <-m.cancelled(ctx):

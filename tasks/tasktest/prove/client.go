@@ -10,8 +10,6 @@ import (
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/tasks"
-	"vdsm-agent/tasks/store"
-	"vdsm-agent/tasks/tasktest"
 )
 
 // The scripts of a client.
@@ -36,7 +34,7 @@ func (r *run) play() {
 		r.hold()
 	}
 	if r.script() == nil && r.next < len(r.seed.faults) {
-		r.violation("seed", "the run has no point for %s", r.seed.faults[r.next].kind)
+		r.note("seed", "the run has no point for %s", r.seed.faults[r.next].kind)
 	}
 }
 
@@ -74,7 +72,7 @@ func (r *run) hold() {
 	p := r.current()
 	_, err := p.engine.Submit(p.ctx, tasks.Submission{ID: holderID, Verb: rivalVerb, Who: "rival"})
 	if err != nil {
-		r.violation("seed", "the holder is refused: %v", err)
+		r.note("seed", "the holder is refused: %v", err)
 	}
 	synctest.Wait()
 }
@@ -128,9 +126,13 @@ func (r *run) alive() error {
 	if !p.over() {
 		return nil
 	}
+	died := time.Now()
 	p.reap()
 	synctest.Wait()
 	r.mu.Lock()
+	if p.dead && !r.stoppedAt.IsZero() { // what a dead process still waits for is not its successor's time
+		r.stoppedAt = r.stoppedAt.Add(time.Since(died))
+	}
 	if p.dead {
 		r.store, r.world = r.left, r.leftWorld
 	}
@@ -392,15 +394,4 @@ func answer(err error) string {
 		return "true"
 	}
 	return fmt.Sprintf("%d %s", code.Of(err), strings.ReplaceAll(err.Error(), "\n", " "))
-}
-
-func storeFailure(arg string) error {
-	switch arg {
-	case "k":
-		return store.ErrUnknown
-	case "a":
-		return tasktest.ErrApplied
-	default:
-		return store.ErrUnavailable
-	}
 }

@@ -11,6 +11,7 @@ type enumeration struct {
 	subject *subject
 	script  string
 	budget  int // 0 = all
+	second  int // second faults after each first one when all run; 0 = all
 	phase   int // shifts the sample, so that subjects do not all sample the same points
 	ran     int
 	found   int // all that there are; counted up from the sample if not all run
@@ -72,9 +73,9 @@ func (e *enumeration) run() {
 	}
 	first := singles(e.spots)
 	e.found += len(first)
-	share := e.budget / 2
-	if e.budget == 0 {
-		share = 0
+	share := 0
+	if e.budget > 0 {
+		share = max(1, e.budget/2)
 	}
 	var openers [][]fault
 	for i, f := range first {
@@ -90,10 +91,11 @@ func (e *enumeration) run() {
 	e.pairs(openers, len(first))
 }
 
-// pairs runs the cases of two faults. Of a sample only some first faults are followed, and of each some second ones.
+// pairs runs the cases of two faults. Of a sample only some first faults are followed, and of each some second ones: other
+// ones after each, so that all of them come about.
 func (e *enumeration) pairs(openers [][]fault, total int) {
 	const followed = 6
-	most := 0
+	most := e.second
 	if e.budget > 0 {
 		most = max(1, e.budget/(2*followed))
 	}
@@ -109,7 +111,7 @@ func (e *enumeration) pairs(openers [][]fault, total int) {
 		second := follow(first[0], spots)
 		seconds, probed = seconds+len(second), probed+1
 		for j, f := range second {
-			if e.taken(j, len(second), most) {
+			if e.taken(i+j, len(second), most) {
 				e.play([]fault{first[0], f}, false, false)
 			}
 			if e.broken >= enough {
@@ -124,7 +126,7 @@ func (e *enumeration) pairs(openers [][]fault, total int) {
 
 // taken says whether the ith of n is in an evenly spread sample of most; most 0 = all are.
 func (e *enumeration) taken(i, n, most int) bool {
-	if e.budget == 0 || most >= n {
+	if most == 0 || most >= n {
 		return true
 	}
 	i = (i + e.phase*7) % n

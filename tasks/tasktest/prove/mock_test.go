@@ -70,6 +70,7 @@ func refused(k *mock.Knobs)     { k.Refused, k.FailAt = true, 1 }
 func permanent(k *mock.Knobs)   { k.Permanent, k.FailAt = true, 1 }
 func deaf(k *mock.Knobs)        { k.IgnoresStop = true }
 func verify(k *mock.Knobs)      { k.Verify = true }
+func leaves(k *mock.Knobs)      { k.Leaves = true }
 func deletes(k *mock.Knobs)     { k.Deletes = true }
 func trash(k *mock.Knobs)       { k.Trash = true }
 func panics(k *mock.Knobs)      { k.Panics = true }
@@ -102,10 +103,12 @@ func mockCases() []prove.Case {
 		failsAgain,
 
 		mockCase("worker, polite", a, step("b", worker(mock.Polite), pace(s))),
-		mockCase("worker, stubborn", a, step("b", worker(mock.Stubborn), pace(s))),
+		mockCase("worker, stubborn", a, step("b", worker(mock.Stubborn), pace(20*s))),
 		mockCase("worker, stubborn, then slices", step("copy", worker(mock.Stubborn), pace(s), slices(2))),
 		mockCase("two workers", step("a", worker(mock.Polite), pace(s)), step("b", worker(mock.Stubborn), pace(s))),
 		mockCase("worker, deaf", step("b", worker(mock.Polite), deaf, pace(s)), step("c")),
+		mockCase("worker left behind", a, step("b", worker(mock.Polite), pace(s), leaves)),
+		mockCase("worker left behind past the point of no return", step("switch", noReturn, worker(mock.Stubborn), pace(s), leaves), b),
 		mockCase("worker past the point of no return", a, step("switch", noReturn, worker(mock.Stubborn), pace(s))),
 
 		mockCase("point of no return first", step("switch", noReturn), b),

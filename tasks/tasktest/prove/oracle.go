@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -62,8 +60,14 @@ func decode(row store.Record) *durable {
 	return d
 }
 
-// violation notes that a rule is broken; the first one counts.
+// violation notes that a rule is broken, and returns the error that ends the client's script.
 func (r *run) violation(rule, format string, args ...any) error {
+	r.note(rule, format, args...)
+	return errOver
+}
+
+// note notes that a rule is broken; the first one counts.
+func (r *run) note(rule, format string, args ...any) {
 	text := rule + ": " + fmt.Sprintf(format, args...)
 	r.mu.Lock()
 	if r.broke == "" {
@@ -71,7 +75,6 @@ func (r *run) violation(rule, format string, args ...any) error {
 	}
 	r.mu.Unlock()
 	r.tracef("  VIOLATION %s", text)
-	return errOver
 }
 
 func (r *run) violated() bool {
@@ -84,7 +87,7 @@ func (r *run) violated() bool {
 func (r *run) checkEffect(p *process, id, effect string) {
 	d := r.durable(id)
 	if d == nil {
-		r.violation("order", "effect %q of a task that is not recorded", effect)
+		r.note("order", "effect %q of a task that is not recorded", effect)
 		return
 	}
 	r.mu.Lock()
@@ -93,14 +96,14 @@ func (r *run) checkEffect(p *process, id, effect string) {
 	r.mu.Unlock()
 	if c == nil {
 		if len(r.world.Alive(id)) == 0 {
-			r.violation("order", "effect %q outside of a step and of a worker", effect)
+			r.note("order", "effect %q outside of a step and of a worker", effect)
 		}
 		return
 	}
 	if id == mainID {
 		for _, rival := range []string{holderID, rivalID(rivals)} {
 			if s := r.durableState(rival); s != "" && s != tasks.Queued && !s.Final() {
-				r.violation("G12", "effect %q while the rival is %s", effect, s)
+				r.note("G12", "effect %q while the rival is %s", effect, s)
 			}
 		}
 	}
@@ -108,22 +111,27 @@ func (r *run) checkEffect(p *process, id, effect string) {
 	where := fmt.Sprintf("effect %q in the %s of step %s, recorded %s (task %s)", effect, c.phase, step.Name, rec.State, d.State)
 	switch {
 	case c.phase == phasePlan || c.phase == phaseCheck || step.Verify:
-		r.violation("order", "%s: it may have none", where)
+		r.note("order", "%s: it may have none", where)
 	case c.phase == phaseUndo:
 		if d.State != tasks.Recovering || rec.State != tasks.StepStarted && rec.State != tasks.StepDone {
-			r.violation("order", "%s: the undo is not recorded", where)
+			r.note("order", "%s: the undo is not recorded", where)
+		}
+		for j := c.step + 1; j < len(d.Steps); j++ {
+			if later := d.Steps[j].State; plan.Steps[j].Undo != nil && (later == tasks.StepStarted || later == tasks.StepDone) {
+				r.note("G6", "%s: step %s comes later and is not undone yet", where, plan.Steps[j].Name)
+			}
 		}
 	case rec.State != tasks.StepStarted:
-		r.violation("order", "%s: its plan is not recorded", where)
+		r.note("order", "%s: its plan is not recorded", where)
 	case d.State == tasks.Aborting:
 		if p.aborting && step.DecidedBy == "" {
-			r.violation("G2", "%s: the stop was recorded before this process began", where)
+			r.note("G2", "%s: the stop was recorded before this process began", where)
 		}
 	case d.State == tasks.Committing:
 	case d.State != tasks.Running:
-		r.violation("order", "%s", where)
+		r.note("order", "%s", where)
 	case past(plan, c.step):
-		r.violation("order", "%s: the point of no return is not recorded", where)
+		r.note("order", "%s: the point of no return is not recorded", where)
 	}
 	r.countRepeat(p, fmt.Sprintf("%s %s", id, c.phase), step.Name)
 }
@@ -151,7 +159,7 @@ func (r *run) countRepeat(p *process, of, step string) {
 	n := p.repeated[of]
 	r.mu.Unlock()
 	if repeated && n > 1 {
-		r.violation("repeat", "step %s is the second that is repeated after one crash (%s)", step, of)
+		r.note("repeat", "step %s is the second that is repeated after one crash (%s)", step, of)
 	}
 }
 
@@ -168,17 +176,17 @@ func (r *run) checkCommit(p *process, c store.Change) {
 			from = tasks.Init
 		}
 		if !mayMove(from, to) {
-			r.violation("G10", "the record of a task moves from %s to %s", from, to)
+			r.note("G10", "the record of a task moves from %s to %s", from, to)
 		}
 		r.mu.Lock()
 		asked := row.ID != mainID || to == tasks.Queued && r.revertAsked || to == tasks.Cleared && r.clearAsked
 		r.mu.Unlock()
 		if from.Final() && !asked {
-			r.violation("G10", "the final state %s becomes %s, and nobody asked", from, to)
+			r.note("G10", "the final state %s becomes %s, and nobody asked", from, to)
 		}
 		if to.Final() && to != tasks.Cleared || to == tasks.Recovering && from == tasks.Aborting {
 			if alive := r.world.Alive(row.ID); len(alive) > 0 {
-				r.violation("G4", "the task becomes %s while these are alive: %v", to, alive)
+				r.note("G4", "the task becomes %s while these are alive: %v", to, alive)
 			}
 		}
 		if from == tasks.Aborting && to == tasks.Aborting {
@@ -194,7 +202,7 @@ func (r *run) checkCommit(p *process, c store.Change) {
 func (r *run) checkNoStart(before, after *durable) {
 	for i := range after.Steps {
 		if before.Steps[i].State == tasks.StepWaiting && after.Steps[i].State != tasks.StepWaiting {
-			r.violation("G2", "step %s starts after the stop was recorded", after.Steps[i].Name)
+			r.note("G2", "step %s starts after the stop was recorded", after.Steps[i].Name)
 		}
 	}
 }
@@ -208,7 +216,7 @@ func (r *run) checkStop(p *process, before []byte, row *store.Record) {
 		plan := p.plans[mainID]
 		r.mu.Unlock()
 		if !lost || !decidedElsewhere(plan) {
-			r.violation("G3", "the task becomes %s after its stop was recorded", to)
+			r.note("G3", "the task becomes %s after its stop was recorded", to)
 		}
 	}
 	r.mu.Lock()
@@ -219,7 +227,7 @@ func (r *run) checkStop(p *process, before []byte, row *store.Record) {
 	timed := to.Final() && !at.IsZero() && !r.failed && !lost
 	r.mu.Unlock()
 	if took := time.Since(at); timed && took > time.Duration(r.subject.bound) {
-		r.violation("G5", "the task ends %v after the stop, its bound is %v", took, time.Duration(r.subject.bound))
+		r.note("G5", "the task ends %v after the stop, its bound is %v", took, time.Duration(r.subject.bound))
 	}
 }
 
@@ -280,7 +288,7 @@ func (r *run) stopOnce(p *process, o tasks.StopOptions) error {
 	switch code.Of(err) {
 	case 0:
 		if state == "" || state == tasks.Cleared || state == tasks.Running || (state == tasks.Committing || state == tasks.Finished) && !lost {
-			r.violation("G2", "the stop is acknowledged, the record says %q", state)
+			r.note("G2", "the stop is acknowledged, the record says %q", state)
 		}
 		r.mu.Lock()
 		if !r.revertAsked && !lost {
@@ -292,119 +300,18 @@ func (r *run) stopOnce(p *process, o tasks.StopOptions) error {
 		r.mu.Unlock()
 	case code.TaskState:
 		if state != tasks.Committing && state != tasks.Finished && state != tasks.Failed {
-			r.violation("G3", "the stop is refused (%v), the record says %q", err, state)
+			r.note("G3", "the stop is refused (%v), the record says %q", err, state)
 		}
 		r.mu.Lock()
 		r.stopRefused = r.stopRefused || state == tasks.Committing || state == tasks.Finished
 		r.mu.Unlock()
 	case code.UnknownTask:
 		if state != "" && state != tasks.Cleared && r.submitted {
-			r.violation("G9", "the stop finds no task, the record says %s", state)
+			r.note("G9", "the stop finds no task, the record says %s", state)
 		}
 	case code.TaskPersist, code.ShuttingDown:
 	default:
-		r.violation("G2", "the stop answers %v", err)
+		r.note("G2", "the stop answers %v", err)
 	}
 	return err
-}
-
-// judge compares an end that the client sees with what it was told, and with the world.
-func (r *run) judge(v tasks.View, phase string) error {
-	things, _ := split(r.world.Seen())
-	before, _ := split(r.subject.before)
-	if alive := r.world.Alive(mainID); len(alive) > 0 {
-		return r.violation("G4", "the task is %s, and these are alive: %v", v.State, alive)
-	}
-	r.mu.Lock()
-	acked, refused, calm := r.stopAcked, r.stopRefused, !r.failed
-	stopped := acked || r.stopMaybe()
-	r.mu.Unlock()
-	switch v.State {
-	case tasks.Finished:
-		if acked && phase == "run" && !v.StopLost {
-			return r.violation("G3", "the stop was acknowledged, and the task has finished")
-		}
-		if phase == "revert" {
-			return r.violation("G8", "the revert was acknowledged, and the task is finished: %s", v.Message)
-		}
-		if seen := r.world.Seen(); r.subject.ends == tasks.Finished && seen != r.subject.finished {
-			return r.violation("world", "the task has finished, and the world is\n%s\nwhere it should be\n%s", seen, r.subject.finished)
-		}
-		if v.Code != 0 {
-			return r.violation("wire", "a finished task has code %d", v.Code)
-		}
-	case tasks.Recovered:
-		if phase == "run" && refused && !r.subject.refusable {
-			return r.violation("G3", "the stop was refused as too late, and the task is undone")
-		}
-		if phase == "run" && calm && !stopped && !r.subject.MayFail && r.subject.ends == tasks.Finished {
-			return r.violation("G13", "the task is undone, and nobody asked: %s", v.Message)
-		}
-		if v.Stopped && v.Code != code.TaskAborted {
-			return r.violation("wire", "a stopped task has code %d", v.Code)
-		}
-		if err := r.subject.undone(before, things); err != nil {
-			return r.violation("G6", "the task is undone: %v", err)
-		}
-	case tasks.Failed:
-		if len(v.Residue) == 0 {
-			return r.violation("G7", "the task has failed and names no residue: %s", v.Message)
-		}
-	}
-	return nil
-}
-
-// stopMaybe says whether a stop may be recorded that the client knows nothing of. The caller holds mu.
-func (r *run) stopMaybe() bool {
-	for i := range r.next {
-		if r.seed.faults[i].kind == faultStop {
-			return true
-		}
-	}
-	return r.seed.script == scriptQueued
-}
-
-// undone checks what an undo leaves.
-func (s *subject) undone(before, things string) error {
-	if s.Remainder != nil {
-		return s.Remainder(before, things)
-	}
-	if things != before {
-		return fmt.Errorf("the world is\n%s\nwhere it was\n%s", things, before)
-	}
-	return nil
-}
-
-// newTrash says whether there is anything in the trash that was not there before. A verb may empty it.
-func newTrash(before, after string) bool {
-	old := strings.Split(before, "\n")
-	for line := range strings.SplitSeq(after, "\n") {
-		if line != "" && !slices.Contains(old, line) {
-			return true
-		}
-	}
-	return false
-}
-
-// judgeEnd looks at the world when the task is cleared and what it put off is done.
-func (r *run) judgeEnd(v tasks.View) error {
-	if alive := r.world.Alive(mainID); len(alive) > 0 {
-		return r.violation("G4", "at the end these are alive: %v", alive)
-	}
-	things, trash := split(r.world.Seen())
-	before, oldTrash := split(r.subject.before)
-	finished, _ := split(r.subject.finished)
-	switch {
-	case v.State == tasks.Failed:
-		return nil
-	case newTrash(oldTrash, trash):
-		return r.violation("clear", "there is trash left:\n%s", trash)
-	case v.State == tasks.Finished && r.subject.ends == tasks.Finished && things != finished:
-		return r.violation("world", "after the clear the world is\n%s\nwhere it should be\n%s", things, finished)
-	case v.State == tasks.Recovered:
-		if err := r.subject.undone(before, things); err != nil {
-			return r.violation("G6", "after the clear: %v", err)
-		}
-	}
-	return nil
 }

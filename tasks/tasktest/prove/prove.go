@@ -15,16 +15,21 @@ type Config struct {
 	Cases   []Case
 	Golden  string // path of the golden file with the points of each case
 	Sample  int    // how many cases run when not all are asked for
+	// Second is how many second faults follow each first one with PROVE=all, where they are too many for minutes; 0 = all.
+	// PROVE=everything runs all of them.
+	Second int
 }
 
 // Run proves the cases. The environment says how much: PROVE=all runs every stop, crash and failure at every point, and pairs of
-// them; without it an evenly spread sample of Config.Sample runs. PROVE_SEED runs that one case, with its trace.
+// them (Config.Second); PROVE=everything runs all pairs; without it an evenly spread sample of Config.Sample runs.
+// PROVE_SEED runs that one case, with its trace.
 func Run(t *testing.T, c Config) {
 	if text := os.Getenv("PROVE_SEED"); text != "" {
 		c.repro(t, text)
 		return
 	}
-	all := os.Getenv("PROVE") == "all"
+	much := os.Getenv("PROVE")
+	all := much == "all" || much == "everything"
 	g := &golden{path: c.Golden}
 	var proven, found atomic.Int64
 	subjects := c.subjects(t)
@@ -38,6 +43,9 @@ func Run(t *testing.T, c Config) {
 					if all {
 						e.budget = 0
 					}
+					if much == "all" {
+						e.second = c.Second
+					}
 					g.add(s.Name+"/"+script, e.base())
 					e.run()
 					proven.Add(int64(e.ran))
@@ -50,7 +58,7 @@ func Run(t *testing.T, c Config) {
 		g.check(t)
 	}
 	about := ""
-	if !all {
+	if !all || c.Second > 0 {
 		about = "about "
 	}
 	fmt.Printf("proved %d cases of %s%d\n", proven.Load(), about, found.Load())

@@ -52,7 +52,7 @@ func (p *process) rivalEffect(id string) error {
 	}
 	state := p.run.durableState(mainID)
 	if id != holderID && state != "" && !state.Final() {
-		p.run.violation("G12", "the rival has its effect while the record of the task says %s", state)
+		p.run.note("G12", "the rival has its effect while the record of the task says %s", state)
 	}
 	p.run.tracef("  effect of the rival %s", id[30:])
 	return nil

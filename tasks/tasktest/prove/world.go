@@ -1,9 +1,3 @@
-// Package prove is the harness that proves the cancel contract (docs/cancel-contract.md, "How it is proven"): it runs verbs over
-// a world in memory, and at every point of a run (each transaction of the store, each effect, each undo) it lets a stop arrive,
-// the agent die, or the operation fail, and then checks what the client was told against what became true.
-//
-// A verb package brings its verbs over a fake World and a list of Cases, and calls Run from its tests. This package knows the
-// task engine and no verb. Only tests import it.
 package prove
 
 import (
