@@ -32,16 +32,16 @@ type seat struct {
 
 // claim is what one task holds or waits for.
 type claim struct {
-	task     string
-	class    Class
-	locks    []Lock
-	seq      uint64 // order of arrival
-	blocked  int    // keys at which something is in the way
-	state    claimState
-	slot     bool          // counts against its class
-	slotless bool          // a revert: it waits for no slot
-	counted  bool          // in lockTable.waiting
-	granted  chan struct{} // closed when all is held; a new one after each yield
+	task    string
+	class   Class
+	locks   []Lock
+	seq     uint64 // order of arrival
+	blocked int    // keys at which something is in the way
+	state   claimState
+	slot    bool          // counts against its class
+	without bool          // needs no slot: a revert
+	counted bool          // in lockTable.waiting
+	granted chan struct{} // closed when all is held; a new one after each yield
 }
 
 type claimState int
@@ -81,29 +81,17 @@ func newLockTable(limits map[Class]int) *lockTable {
 }
 
 // enter puts the task in the queue. The claim's granted channel is closed when it holds all. The seat that was kept for it, if
-// any, is used up.
-func (lt *lockTable) enter(task string, class Class, locks []Lock, kept *seat) *claim {
+// any, is used up. A revert waits for no slot.
+func (lt *lockTable) enter(task string, class Class, locks []Lock, kept *seat, revert bool) *claim {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
 	delete(lt.seats, kept)
 	c := lt.join(task, class, locks)
-	c.counted = true
+	c.counted, c.without = true, revert
 	lt.waiting++
 	if c.blocked == 0 {
 		lt.makeReady(c)
 		lt.serve(lt.classes[class])
-	}
-	return c
-}
-
-// await puts a revert in the queue that was recorded before a restart. Like any other it needs no slot.
-func (lt *lockTable) await(task string, class Class, locks []Lock) *claim {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	c := lt.join(task, class, locks)
-	c.slotless = true
-	if c.blocked == 0 {
-		lt.makeReady(c)
 	}
 	return c
 }
@@ -254,7 +242,7 @@ func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 
 // makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu, and serves the class.
 func (lt *lockTable) makeReady(c *claim) {
-	if c.slotless {
+	if c.without {
 		lt.grant(c, false)
 		return
 	}
@@ -372,13 +360,6 @@ func (lt *lockTable) setLimit(class Class, limit int) {
 	q := lt.classes[class]
 	q.limit = limit
 	lt.serve(q)
-}
-
-// hasLocks says whether the claim waits for no lock any more.
-func (lt *lockTable) hasLocks(c *claim) bool {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	return c.state != claimBlocked
 }
 
 // hasSlot says whether the claim has been granted and counts against its class.

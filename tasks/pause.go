@@ -105,16 +105,6 @@ func (r *record) inSlices() bool {
 	return i < len(r.Steps) && r.plan.Steps[i].Slices && r.Steps[i].State == StepStarted
 }
 
-// forgetPause lets the next step work if the task is not paused any more. A pause that comes meanwhile is not forgotten: its record is
-// published first, and the step is told then.
-func (t *task) forgetPause() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if errors.Is(t.interrupted, errPaused) && !t.isPaused() {
-		t.interrupted = nil
-	}
-}
-
 // restBefore records that the steps before one are done, which else is recorded when that one starts: a task that is paused between
 // two steps repeats nothing.
 func (t *task) restBefore(i int) error {

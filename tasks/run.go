@@ -53,8 +53,7 @@ func (t *task) afterEnd() {
 	case end.atEnd:
 		t.revertAtEnd()
 	case t.own:
-		err := t.insist(func() error { return t.engine.Clear(t.id, agentItself) })
-		if err != nil && !errors.Is(err, errShutdown) && code.Of(err) != code.UnknownTask {
+		if err := t.engine.Clear(t.id, agentItself); err != nil {
 			t.log().Warn().Err(err).Msg("the agent's own task could not be cleared")
 		}
 	}
@@ -136,7 +135,6 @@ func (t *task) unlessStopped(err error) error {
 // forward runs the steps that are not done, then records the finish. It returns nil when the state tells what comes
 // next.
 func (t *task) forward() error {
-	t.forgetPause()
 	ctx, end := t.begin()
 	defer end()
 	for i := range t.plan().Steps {

@@ -209,11 +209,8 @@ func (t *task) enter(kept *seat) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
-		if r := t.record(); r.Revert != nil {
-			t.claim = t.engine.locks.await(t.id, t.verb.Class, r.plan.Locks)
-		} else {
-			t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, kept)
-		}
+		r := t.record()
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, kept, r.Revert != nil)
 	}
 	return t.claim
 }
