@@ -58,44 +58,49 @@ func TestLockTable(t *testing.T) {
 	someLocks := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Lock {
 		return Lock{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"), Exclusive: rapid.Bool().Draw(t, "exclusive")}
 	}), 0, 3)
-	rapid.Check(t, func(t *rapid.T) {
-		q := &queue{limit: rapid.IntRange(0, 3).Draw(t, "limit")}
-		lt := newLockTable(map[Class]int{ClassCopy: q.limit})
-		n := 0
-		name := func() string { n++; return fmt.Sprint(n) }
-		t.Repeat(map[string]func(*rapid.T){
-			"enter": func(t *rapid.T) {
-				q.claims = append(q.claims, &queued{claim: lt.enter(name(), ClassCopy, someLocks.Draw(t, "locks"), false)})
-			},
-			"reserve": func(t *rapid.T) { q.reserve(t, lt, someLocks.Draw(t, "locks"), name()) },
-			"try": func(t *rapid.T) {
-				locks := someLocks.Draw(t, "locks")
-				c, behind := lt.try(name(), ClassCopy, locks)
-				free := !slices.ContainsFunc(q.claims, func(o *queued) bool { return conflict(o.locks, locks) })
-				if (c != nil) != free || free != (len(behind) == 0) {
-					t.Fatalf("a try for %v answers %v behind %v", locks, c, behind)
+	for range 20 { // of -rapid.checks sequences
+		rapid.Check(t, func(t *rapid.T) { lockSequence(t, someLocks) })
+	}
+}
+
+// lockSequence is one sequence of claims.
+func lockSequence(t *rapid.T, someLocks *rapid.Generator[[]Lock]) {
+	q := &queue{limit: rapid.IntRange(0, 3).Draw(t, "limit")}
+	lt := newLockTable(map[Class]int{ClassCopy: q.limit})
+	n := 0
+	name := func() string { n++; return fmt.Sprint(n) }
+	t.Repeat(map[string]func(*rapid.T){
+		"enter": func(t *rapid.T) {
+			q.claims = append(q.claims, &queued{claim: lt.enter(name(), ClassCopy, someLocks.Draw(t, "locks"), false)})
+		},
+		"reserve": func(t *rapid.T) { q.reserve(t, lt, someLocks.Draw(t, "locks"), name()) },
+		"try": func(t *rapid.T) {
+			locks := someLocks.Draw(t, "locks")
+			c, behind := lt.try(name(), ClassCopy, locks)
+			free := !slices.ContainsFunc(q.claims, func(o *queued) bool { return conflict(o.locks, locks) })
+			if (c != nil) != free || free != (len(behind) == 0) {
+				t.Fatalf("a try for %v answers %v behind %v", locks, c, behind)
+			}
+			if c != nil {
+				q.claims = append(q.claims, &queued{claim: c, granted: true})
+			}
+		},
+		"leave": func(t *rapid.T) {
+			if len(q.claims) == 0 {
+				return
+			}
+			i := rapid.IntRange(0, len(q.claims)-1).Draw(t, "which")
+			lt.leave(q.claims[i].claim)
+			q.claims = slices.Delete(q.claims, i, i+1)
+		},
+		"": func(t *rapid.T) {
+			q.serve()
+			for _, c := range q.claims {
+				if isClosed(c.claim.granted) != c.granted {
+					t.Fatalf("the claim %s for %v is granted: %v, want %v", c.task, c.locks, !c.granted, c.granted)
 				}
-				if c != nil {
-					q.claims = append(q.claims, &queued{claim: c, granted: true})
-				}
-			},
-			"leave": func(t *rapid.T) {
-				if len(q.claims) == 0 {
-					return
-				}
-				i := rapid.IntRange(0, len(q.claims)-1).Draw(t, "which")
-				lt.leave(q.claims[i].claim)
-				q.claims = slices.Delete(q.claims, i, i+1)
-			},
-			"": func(t *rapid.T) {
-				q.serve()
-				for _, c := range q.claims {
-					if isClosed(c.claim.granted) != c.granted {
-						t.Fatalf("the claim %s for %v is granted: %v, want %v", c.task, c.locks, !c.granted, c.granted)
-					}
-				}
-			},
-		})
+			}
+		},
 	})
 }
 

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"storageops/qemuimg/qemuimgtest":      {"storageops/qemuimg", "internal/..."},
 	"storageops/copy":                     {"storageops/qemuimg", "internal/code", "internal/proc"},
 	"test/daemonbench":                    {"rpc/client", "rpc/wire"},
+	"test/planted":                        {},
 	"storageops/copy/copybench":           {"storageops/...", "internal/..."},
 	"tasks":                               {"tasks/store", "internal/code"},
 	"tasks/store":                         {"internal/code"},

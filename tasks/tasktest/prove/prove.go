@@ -15,6 +15,7 @@ type Config struct {
 	Cases   []Case
 	Golden  string // path of the golden file with the points of each case
 	Sample  int    // how many cases run when not all are asked for
+	Durable bool   // a task finishes only when all its effects are synced
 }
 
 // Run proves the cases. The environment says how much: PROVE=all runs every stop, crash and failure at every point, and pairs of
@@ -68,6 +69,7 @@ func (c Config) subjects(t *testing.T) []*subject {
 		if err != nil {
 			t.Fatalf("%s: %v", one.Name, err)
 		}
+		s.durable = c.Durable
 		out = append(out, s)
 	}
 	return out
