@@ -40,6 +40,10 @@ test: ## every test: vet, unit, race detector, end to end (as root)
 prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures
 	@scripts/prove.sh
 
+.PHONY: planted
+planted: ## plant bugs, one after the other: the tests must catch every one
+	@go run ./test/planted
+
 .PHONY: repro
 repro: ## run the case of one seed with its trace: make repro SEED='mock/one step/a:stop@3'
 	@PROVE_SEED='$(SEED)' go test -count=1 -run '^TestProve' -v ./tasks/... ./storageops | grep -vE '^(=== |ok|\?|testing: warning)'

@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"test/daemonbench":                    {"rpc/wire", "test/benchkit"},
 	"test/enginebench":                    {"tasks", "tasks/store", "tasks/tasktest/mock", "rpc/client", "test/benchkit"},
 	"test/manybench":                      {"tasks/store", "rpc/wire", "test/benchkit"},
+	"test/planted":                        {},
 	"storageops/copy/copybench":           {"storageops/...", "internal/..."},
 	"tasks":                               {"tasks/store", "internal/code"},
 	"tasks/store":                         {"internal/code"},

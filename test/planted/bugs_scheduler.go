@@ -66,6 +66,13 @@ func schedulerBugs() []bug {
 `}},
 		},
 		{
+			name: "a paused task keeps its slot",
+			why:  "with as many paused copies as there are slots no copy starts",
+			file: "tasks/pause.go", by: engine.test("TestRestartWithOnePaused"),
+			edits: []edit{{`	t.engine.locks.yield(c)
+`, ``}},
+		},
+		{
 			name: "slots go to whoever came last",
 			why:  "with a steady stream of copies the first one never starts",
 			file: "tasks/locks.go", by: locks,

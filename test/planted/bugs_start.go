@@ -34,12 +34,6 @@ func startBugs() []bug {
 		t.enter(false)`}},
 		},
 		{
-			name: "a task that was at work queues again at a restart",
-			why:  "a paused copy takes a slot that it does not use: with as many paused ones as there are slots no copy starts",
-			file: "tasks/start.go", by: engine.test("TestRestartWithOnePaused"),
-			edits: []edit{{`		if r := t.record(); r.State != Queued { // those`, `		if r := t.record(); r.State == Init { // those`}},
-		},
-		{
 			name: "a record that cannot be read prevents the start",
 			why:  "one damaged page, and no task of the host can be stopped any more",
 			file: "tasks/start.go", by: engine.test("TestDamagedRecord"),

@@ -98,7 +98,7 @@ func verbBugs() []bug {
 			why:  "each cancelled copy takes its room for good",
 			file: "storageops/target.go", by: verbs,
 			edits: []edit{{`	if started = s.Started(stepFile); end == tasks.EndCleared {
-`, `	if started = end == tasks.EndCleared; started {
+`, `	if end == tasks.EndCleared {
 `}},
 		},
 		{

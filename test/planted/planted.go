@@ -40,17 +40,14 @@ type edit struct{ old, planted string }
 
 // catcher is a test that sees a bug.
 type catcher struct {
-	pkg  string   // folder of the package
-	run  string   // pattern of -test.run
-	args []string // more for the test
-	all  bool     // the sample of the proof does not meet it, the whole proof does
-	// deadlock: it is seen as a bubble in which everything is blocked for ever, which ends in a panic.
-	deadlock bool
-	points   bool // the golden list of points shows it: what is wrong is what is done, and not what comes of it
+	pkg    string   // folder of the package
+	run    string   // pattern of -test.run
+	args   []string // more for the test
+	all    bool     // the sample of the proof does not meet it, the whole proof does
+	points bool     // the golden list of points shows it: what is wrong is what is done, and not what comes of it
 }
 
 func (c catcher) inFull() catcher       { c.all = true; return c }
-func (c catcher) byADeadlock() catcher  { c.deadlock = true; return c }
 func (c catcher) byItsPoints() catcher  { c.points = true; return c }
 func (c catcher) test(n string) catcher { c.run = "^(" + n + ")$"; return c }
 
@@ -119,7 +116,7 @@ func plant(ctx context.Context, pattern string, verbose bool) error {
 func healthyCatchers(bugs []bug) []bug {
 	var out []bug
 	for _, b := range bugs {
-		b.by.all, b.by.deadlock, b.by.points = false, false, false
+		b.by.all, b.by.points = false, false
 		if !slices.ContainsFunc(out, func(o bug) bool { return o.by.String() == b.by.String() }) {
 			out = append(out, bug{name: "without a bug", by: b.by})
 		}

@@ -179,8 +179,6 @@ func (c catcher) judge(output string, err error) verdict {
 		v.what = "passes"
 	case !errors.As(err, &exit):
 		v.what, v.detail = "panics", err.Error()
-	case p != "" && c.deadlock && strings.Contains(p, "deadlock"):
-		v.what, v.detail = "caught", p
 	case p != "":
 		v.what, v.detail = "panics", p
 	default:

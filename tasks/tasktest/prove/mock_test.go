@@ -154,5 +154,5 @@ func mockCases() []prove.Case {
 }
 
 func TestProveMock(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 10000, Cases: mockCases()})
+	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 10000, Durable: true, Cases: mockCases()})
 }

@@ -196,7 +196,7 @@ func (r *run) checkCommit(p *process, c store.Change) {
 		}
 		if row.ID == mainID {
 			// What an undo leaves unsynced may be data of files that it has removed: there a crash tells.
-			if n := r.world.Unsynced(); n > 0 && to == tasks.Finished && from != tasks.Queued {
+			if n := r.world.Unsynced(); r.subject.durable && n > 0 && to == tasks.Finished && from != tasks.Queued {
 				r.note("durable", "the task becomes finished, and a crash could still take back %d effects", n)
 			}
 			r.checkStop(p, before.Body, row)

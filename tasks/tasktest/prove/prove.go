@@ -17,7 +17,8 @@ type Config struct {
 	Sample  int    // how many cases run when not all are asked for
 	// Second is how many second faults follow each first one with PROVE=all, where they are too many for minutes; 0 = all.
 	// PROVE=everything runs all of them.
-	Second int
+	Second  int
+	Durable bool // a task finishes only when all its effects are synced
 }
 
 // Run proves the cases. The environment says how much: PROVE=all runs every stop, crash and failure at every point, and pairs of
@@ -76,6 +77,7 @@ func (c Config) subjects(t *testing.T) []*subject {
 		if err != nil {
 			t.Fatalf("%s: %v", one.Name, err)
 		}
+		s.durable = c.Durable
 		out = append(out, s)
 	}
 	return out

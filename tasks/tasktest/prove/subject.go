@@ -17,6 +17,7 @@ type subject struct {
 	ends      tasks.State
 	finished  string // what is seen when the undisturbed task has finished
 	refusable bool
+	durable   bool     // see Config
 	whole     []string // what may be published; see Publisher
 }
 
