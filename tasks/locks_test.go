@@ -245,7 +245,7 @@ func TestLockTable(t *testing.T) {
 				for _, c := range then {
 					c.real = lt.enter(c.task, c.class, c.locks, nil, c.without)
 				}
-				m.claims = append(first, then...)
+				m.claims = slices.Concat(first, then)
 				m.serve()
 			},
 			"": func(t *rapid.T) { m.compare(t, lt, classes) },
