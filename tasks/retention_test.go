@@ -92,7 +92,7 @@ func (b *bench) reclaims() (n int) {
 // TestExpires: what is not cleared in time gives up its undo and its trash, once, whatever the agent did at that moment.
 func TestExpires(t *testing.T) {
 	meanwhile := map[string]func(b *bench) *bench{
-		"up all the time": func(b *bench) *bench { <-time.After(24 * time.Hour); return b },
+		"up all the time": func(b *bench) *bench { <-time.After(24*time.Hour + time.Second); return b },
 		"down then": func(b *bench) *bench {
 			b.stop()
 			<-time.After(24 * time.Hour)
