@@ -217,6 +217,10 @@ func (t *target) replaceStep() tasks.Step {
 			return d.Trash().Put(domain.Entry{Task: t.task, Label: labelReplaced, Image: t.Image, Volume: t.Volume})
 		},
 		Undo: func(_ context.Context, s *tasks.Scope) error {
+			// What the task made may still be in the place, in part: a later try to take that back would take this.
+			if s.Started(stepFile) && !s.Undone(stepFile) {
+				return code.Errorf(code.Storage, "%s stays in the trash until what the task made in its place is taken back", t.volumeRef)
+			}
 			d, err := t.domain()
 			if err != nil {
 				return err

@@ -197,7 +197,7 @@ func TestPauseAtEachCheckpoint(t *testing.T) {
 			}
 			h.must(h.Pause(taskID, "tester"))
 			pauses++
-			h.let.Store(1) // the one that is held back
+			h.let.Store(1 << 60) // the one that is held back, and those that our own worker has reached meanwhile
 			h.atRest("Test.copy")
 			if pauses == 1 {
 				h.must(h.Pause(taskID, "tester"))
@@ -210,7 +210,7 @@ func TestPauseAtEachCheckpoint(t *testing.T) {
 			h.must(h.Resume(taskID, "tester"))
 		}
 		h.finish()
-		if pauses < 3 {
+		if pauses < 1 || pauses < 3 && (from != domain.FormatRaw || to != domain.FormatRaw) {
 			t.Errorf("it was paused %d times", pauses)
 		}
 	})

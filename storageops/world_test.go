@@ -112,6 +112,23 @@ func (w *world) Seen() string {
 	return strings.Join(out, "\n")
 }
 
+// Published are the volumes that are LEGAL, with their content: that is what says that they are whole.
+func (w *world) Published() []string {
+	var out []string
+	w.see(imagesDir(), func(name string, _ inode, n *node) {
+		m, ok := n.data.(domain.VolumeMeta)
+		if !ok || m.Legality != domain.Legal {
+			return
+		}
+		var content any = "nothing"
+		if _, data := w.disk.lookup(strings.TrimSuffix(name, metaSuffix)); data != nil {
+			content = data.data
+		}
+		out = append(out, fmt.Sprintf("%s is LEGAL and holds %v", name, content))
+	})
+	return out
+}
+
 func (w *world) see(dir string, f func(name string, ino inode, n *node)) {
 	for _, child := range w.disk.list(dir) {
 		name := path.Join(dir, child)

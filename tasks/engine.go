@@ -172,20 +172,22 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	if e.ctx.Err() != nil {
 		return "", code.Errorf(code.ShuttingDown, "the agent is shutting down; submit again when it is back")
 	}
-	if limit := int(e.queue.Load()); !e.locks.reserve(limit, v.Class, plan.Locks) {
+	limit := int(e.queue.Load())
+	kept := e.locks.reserve(limit, v.Class, plan.Locks)
+	if kept == nil {
 		return "", code.Errorf(code.AddTask, "the queue is full: %d tasks wait; submit again when some have begun, or raise the limit", limit)
 	}
 	t := newTask(e, v, newRecord(s, plan))
 	err = t.change(s.Who, "submitted", func(r *record) error { r.State = Queued; return nil })
 	if err != nil {
-		e.locks.giveBack()
+		e.locks.giveBack(kept)
 		if unknown(err) {
 			e.spawn(func() { e.adoptLater(s.ID) })
 			err = code.Errorf(code.TaskPersist, "task %s: %w", s.ID, err)
 		}
 		return "", err
 	}
-	e.register(t, true)
+	e.register(t, kept)
 	return s.ID, nil
 }
 
@@ -217,8 +219,11 @@ func newRecord(s Submission, plan *Plan) *record {
 	return r
 }
 
-// register makes a recorded task known and lets it run. reserved says that it has a place in the queue.
-func (e *Engine) register(t *task, reserved bool) {
+// register makes a recorded task known and lets it run. kept is its seat in the queue, or nil. Nobody can change the task before its
+// first event.
+func (e *Engine) register(t *task, kept *seat) {
+	t.lock <- struct{}{}
+	defer func() { <-t.lock }()
 	e.mu.Lock()
 	_, known := e.tasks[t.id]
 	if !known {
@@ -226,16 +231,16 @@ func (e *Engine) register(t *task, reserved bool) {
 	}
 	e.mu.Unlock()
 	if known {
-		if reserved {
-			e.locks.giveBack()
-		}
+		e.locks.giveBack(kept)
 		return
 	}
-	if !t.state().Final() {
-		t.enter(reserved) // here, so that tasks queue in the order of their submits
-		e.start(t)
+	if t.state().Final() {
+		e.events.publish(Moved, t)
+		return
 	}
+	t.enter(kept) // here, so that tasks queue in the order of their submits
 	e.events.publish(Moved, t)
+	e.start(t)
 }
 
 // add puts a task where it belongs in the order. The caller holds mu.
@@ -360,7 +365,7 @@ func (e *Engine) adopt(id string) error {
 	if err != nil {
 		return e.setAside(id, err)
 	}
-	e.register(t, false)
+	e.register(t, nil)
 	return nil
 }
 

@@ -25,17 +25,34 @@ type bench struct {
 	t     *testing.T
 	store *tasktest.MemStore
 	world *mock.World
+	with  []func(*tasks.Options)
+	hook  *atomic.Pointer[func(store.Change) error] // see onCommit
 }
 
-func newBench(t *testing.T) *bench {
-	return (&bench{t: t, store: tasktest.NewMemStore(), world: mock.NewWorld()}).start(nil)
+// newBench starts an engine; with changes its options, also those of the engines that follow it.
+func newBench(t *testing.T, with ...func(*tasks.Options)) *bench {
+	return (&bench{t: t, store: tasktest.NewMemStore(), world: mock.NewWorld(), with: with}).start(nil)
 }
 
 // start makes an engine on what the store has, as a fresh process would.
 func (b *bench) start(left map[string][]tasks.Worker) *bench {
 	b.t.Helper()
-	next := &bench{t: b.t, store: b.store, world: b.world}
-	next.Engine = tasks.New(tasks.Options{Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop()})
+	next := &bench{t: b.t, store: b.store, world: b.world, with: b.with, hook: b.hook}
+	if next.hook == nil { // the store is new
+		hook := &atomic.Pointer[func(store.Change) error]{}
+		next.hook = hook
+		next.store.OnCommit = func(c store.Change) error {
+			if f := hook.Load(); f != nil && *f != nil {
+				return (*f)(c)
+			}
+			return nil
+		}
+	}
+	o := tasks.Options{Store: b.store, Verbs: mock.Verbs(b.world), Log: zerolog.Nop()}
+	for _, change := range b.with {
+		change(&o)
+	}
+	next.Engine = tasks.New(o)
 	if err := next.Start(left); err != nil {
 		b.t.Fatal(err)
 	}
@@ -51,6 +68,9 @@ func (b *bench) stop() {
 		b.t.Error(err)
 	}
 }
+
+// onCommit has f called by the store from now on.
+func (b *bench) onCommit(f func(store.Change) error) { b.hook.Store(&f) }
 
 func (b *bench) submit(p mock.Params) string {
 	b.t.Helper()
@@ -423,9 +443,32 @@ func TestLeftover(t *testing.T) {
 			t.Errorf("the task with a live leftover is %s, stuck %v", v.State, v.Stuck)
 		}
 		close(left.gone)
+		synctest.Wait()
+		if v := b.view(id); v.Stuck != nil {
+			t.Errorf("the leftover is gone, and the task is stuck: %+v", v.Stuck)
+		}
 		if v := b.ended(id); v.State != tasks.Finished {
 			t.Errorf("ended %s", v.State)
 		}
+	})
+}
+
+// TestLeftoverThatEnds: a task whose leftover was gone in time is not stuck later, however long it works.
+func TestLeftoverThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		id := b.submit(busy(time.Hour))
+		synctest.Wait()
+		b.stop()
+		left := &leftover{gone: make(chan struct{})}
+		b = b.start(map[string][]tasks.Worker{id: {left}})
+		<-time.After(time.Second)
+		close(left.gone)
+		<-time.After(time.Minute)
+		if v := b.view(id); v.State != tasks.Running || v.Stuck != nil {
+			t.Errorf("the task is %s, stuck %+v", v.State, v.Stuck)
+		}
+		b.ended(id)
 	})
 }
 
@@ -472,12 +515,12 @@ func TestStoreTrouble(t *testing.T) {
 				id := b.submit(steps(slow))
 				synctest.Wait()
 				var broken atomic.Bool
-				b.store.OnCommit = func(store.Change) error {
+				b.onCommit(func(store.Change) error {
 					if broken.Load() {
 						return failure
 					}
 					return nil
-				}
+				})
 				broken.Store(true)
 				wantCode(t, b.Stop(id, tasks.StopOptions{}), code.TaskPersist, "")
 				_, err := b.Submit(t.Context(), tasks.Submission{Verb: "Mock.run", Params: encode(t, steps(slow))})

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -164,8 +165,9 @@ type FlowChange struct {
 }
 
 // CancelFlow fences the flow, on stable storage, then stops every task of it that is not final and, if revert is set, reverts
-// the finished ones, last finished first, and those that could not be stopped any more when they have finished. It returns
-// what became of each. Errors: 1000 no flow, 413 the store.
+// the finished ones, last finished first, and those that could not be stopped any more when they have finished. A task is
+// reverted when those that are stopped or reverted before it have let go of the locks that it needs. It returns what became of each.
+// Errors: 1000 no flow, 413 the store.
 func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) ([]FlowChange, error) {
 	if flow == "" {
 		return nil, code.Errorf(code.InvalidParameter, "parameter \"flowID\" is empty")
@@ -182,8 +184,11 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 		return nil, code.Errorf(code.ResourceTimeout, "a submit of flow %s has not ended; the fence is up, cancel again: %w", flow, ctx.Err())
 	}
 	list := e.List(Filter{Flow: flow})
-	slices.SortStableFunc(list, func(a, b Summary) int { return b.Ended.Compare(a.Ended) })
+	slices.SortStableFunc(list, func(a, b Summary) int { // those that have not ended first, then the last that ended
+		return cmp.Or(cmp.Compare(endedLast(b), endedLast(a)), b.Ended.Compare(a.Ended))
+	})
 	var out []FlowChange
+	var ending []string
 	for _, s := range list {
 		c := FlowChange{ID: s.ID, Before: s.State}
 		if !s.State.Final() {
@@ -192,13 +197,41 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 		if revert && (s.State == Finished || code.Of(c.Err) == code.TaskState) {
 			// Also one that has finished since: then it could not be stopped, and can be reverted.
 			if now, err := e.Summary(s.ID); err == nil && now.State == Finished {
-				c.Err = e.Revert(ctx, s.ID, who)
+				c.Err = e.revertBehind(ctx, s.ID, who, &ending)
 			}
 		}
-		c.After, _ = e.Summary(s.ID) // nothing is left to show of one that was cleared meanwhile
+		ending = append(ending, s.ID)
 		out = append(out, c)
 	}
+	for i := range out {
+		out[i].After, _ = e.Summary(out[i].ID) // nothing is left to show of one that was cleared meanwhile
+	}
 	return out, nil
+}
+
+func endedLast(s Summary) int {
+	if s.State.Final() {
+		return 0
+	}
+	return 1
+}
+
+// revertBehind reverts a finished task. While that is refused, it waits for the end of one more of those that are ending, each within its
+// bound, since they may have the locks.
+func (e *Engine) revertBehind(ctx context.Context, id, who string, ending *[]string) error {
+	for {
+		err := e.Revert(ctx, id, who)
+		if code.Of(err) != code.TaskState || len(*ending) == 0 {
+			return err
+		}
+		before := (*ending)[0]
+		*ending = (*ending)[1:]
+		if t, unknown := e.find(before); unknown == nil {
+			within, cancel := context.WithTimeout(ctx, t.verb.Contract.Bound)
+			_, _ = e.Wait(within, before, Ended) // Revert says whether it helps
+			cancel()
+		}
+	}
 }
 
 // FlowView is a flow as lists show it.

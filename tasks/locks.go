@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"sync"
 )
@@ -17,12 +16,18 @@ import (
 //
 // The cost of a claim depends on the number of its keys and on how many claims it lets go on, not on how many wait.
 type lockTable struct {
-	mu       sync.Mutex // never held while anything blocks
-	last     uint64
-	keys     map[string]*keyQueue
-	classes  map[Class]*classQueue
-	waiting  int // claims that have not been granted, and places that are reserved
-	reserved int
+	mu      sync.Mutex // never held while anything blocks
+	last    uint64
+	keys    map[string]*keyQueue
+	classes map[Class]*classQueue
+	waiting int            // claims that were never granted
+	seats   map[*seat]bool // of tasks that are being recorded
+}
+
+// seat is a place in the queue that is kept for a task which is about to enter.
+type seat struct {
+	class Class
+	locks []Lock
 }
 
 // claim is what one task holds or waits for.
@@ -68,22 +73,19 @@ type classQueue struct {
 }
 
 func newLockTable(limits map[Class]int) *lockTable {
-	lt := &lockTable{keys: map[string]*keyQueue{}, classes: map[Class]*classQueue{}}
+	lt := &lockTable{keys: map[string]*keyQueue{}, classes: map[Class]*classQueue{}, seats: map[*seat]bool{}}
 	for _, class := range Classes {
 		lt.classes[class] = &classQueue{limit: limits[class]}
 	}
 	return lt
 }
 
-// enter puts the task in the queue. The claim's granted channel is closed when it holds all. A place that was reserved for
-// it is used up. A revert waits for no slot.
-func (lt *lockTable) enter(task string, class Class, locks []Lock, reserved, revert bool) *claim {
+// enter puts the task in the queue. The claim's granted channel is closed when it holds all. The seat that was kept for it, if
+// any, is used up. A revert waits for no slot.
+func (lt *lockTable) enter(task string, class Class, locks []Lock, kept *seat, revert bool) *claim {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
-	if reserved {
-		lt.reserved--
-		lt.waiting--
-	}
+	delete(lt.seats, kept)
 	c := lt.join(task, class, locks)
 	c.counted, c.without = true, revert
 	lt.waiting++
@@ -121,36 +123,54 @@ func (lt *lockTable) try(task string, class Class, locks []Lock) (*claim, []stri
 	return c, nil
 }
 
-// reserve takes a place in the queue for a task that is about to enter; false when limit tasks wait already and it would
-// have to wait too. 0 = no limit.
-func (lt *lockTable) reserve(limit int, class Class, locks []Lock) bool {
+// reserve keeps a seat in the queue for a task that is about to enter; nil when limit tasks wait already and it would have to
+// wait too. 0 = no limit.
+func (lt *lockTable) reserve(limit int, class Class, locks []Lock) *seat {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
-	if limit > 0 && lt.waiting >= limit && !lt.free(class, locks) {
-		return false
+	if limit > 0 && lt.waiting+len(lt.seats) >= limit && !lt.free(class, locks) {
+		return nil
 	}
-	lt.reserved++
-	lt.waiting++
-	return true
+	kept := &seat{class, locks}
+	lt.seats[kept] = true
+	return kept
 }
 
-// giveBack gives back a reserved place that was not used.
-func (lt *lockTable) giveBack() {
+// giveBack gives back a seat that was not used.
+func (lt *lockTable) giveBack(kept *seat) {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
-	lt.reserved--
-	lt.waiting--
+	delete(lt.seats, kept)
 }
 
-// free says whether a claim would be granted at once. The caller holds mu.
+// free says whether a claim would be granted at once, even if all that have a seat come before it. The caller holds mu.
 func (lt *lockTable) free(class Class, locks []Lock) bool {
 	for _, l := range locks {
 		if q := lt.keys[l.Key]; q != nil && (l.Exclusive || q.exclusive > 0) {
 			return false
 		}
 	}
+	seated := 0
+	for kept := range lt.seats {
+		if conflict(kept.locks, locks) {
+			return false
+		}
+		if kept.class == class {
+			seated++
+		}
+	}
 	q := lt.classes[class]
-	return len(q.ready) == 0 && q.slotFree()
+	return len(q.ready) == 0 && (q.limit == 0 || q.used+seated < q.limit)
+}
+
+// conflict says whether two tasks with these locks cannot have them at the same time.
+func conflict(a, b []Lock) bool {
+	for _, x := range a {
+		if slices.ContainsFunc(b, func(y Lock) bool { return x.Key == y.Key && (x.Exclusive || y.Exclusive) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // leave gives up everything the claim holds or waits for.
@@ -333,95 +353,6 @@ func ordered(locks []Lock) []Lock {
 	return slices.CompactFunc(out, func(a, b Lock) bool { return a.Key == b.Key })
 }
 
-// waiting is what a task waits for before it can begin.
-type waiting struct {
-	locks []lockWait // locks that others have, or will have before it
-	slot  *slotWait  // it has its locks and waits for a slot of its class
-}
-
-// lockWait is one lock that a task waits for.
-type lockWait struct {
-	Lock
-	behind []string // tasks in the way: those that have it, then those that come before
-}
-
-// slotWait is a slot that a task waits for.
-type slotWait struct {
-	class              Class
-	limit, used, ahead int
-}
-
-// maxBehind bounds what is shown of a long queue.
-const maxBehind = 16
-
-// waits says what the claim waits for, and of each lock at most so many tasks that are in the way; nil once it is granted.
-func (lt *lockTable) waits(c *claim, most int) *waiting {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	switch c.state {
-	case claimReady:
-		q := lt.classes[c.class]
-		return &waiting{slot: &slotWait{c.class, q.limit, q.used, slices.Index(q.ready, c)}}
-	case claimBlocked:
-	default:
-		return nil
-	}
-	w := &waiting{}
-	for _, l := range c.locks {
-		if behind := lt.keys[l.Key].inTheWay(c, l.Exclusive, most); len(behind) > 0 {
-			w.locks = append(w.locks, lockWait{l, behind})
-		}
-	}
-	return w
-}
-
-// sentences says in words what is waited for.
-func (w *waiting) sentences() []string {
-	var out []string
-	for _, l := range w.locks {
-		mode := "shared"
-		if l.Exclusive {
-			mode = "exclusive"
-		}
-		out = append(out, fmt.Sprintf("%s (%s), which task %s has", l.Key, mode, l.behind[0]))
-	}
-	if s := w.slot; s != nil {
-		out = append(out, fmt.Sprintf("a slot of class %s (%d of %d are used, %d tasks come before)", s.class, s.used, s.limit, s.ahead))
-	}
-	return out
-}
-
-// behind lists the tasks that have, or will have before, a lock that is waited for.
-func (w *waiting) behind() []string {
-	var out []string
-	for _, l := range w.locks {
-		for _, id := range l.behind {
-			if !slices.Contains(out, id) {
-				out = append(out, id)
-			}
-		}
-	}
-	return out
-}
-
-// ClassLoad is how busy a class is.
-type ClassLoad struct {
-	Limit   int // how many may run at a time, 0 = any number
-	Running int // that have a slot
-	Ready   int // that have their locks and wait for a slot
-}
-
-// load says how busy the classes are, and how many tasks wait in all.
-func (lt *lockTable) load() (byClass map[Class]ClassLoad, waiting int) {
-	lt.mu.Lock()
-	defer lt.mu.Unlock()
-	byClass = map[Class]ClassLoad{}
-	for class, q := range lt.classes {
-		byClass[class] = ClassLoad{q.limit, q.used, len(q.ready)}
-	}
-	return byClass, lt.waiting - lt.reserved
-}
-
 // setLimit changes how many tasks of a class may run at a time; those that run are left alone. 0 = any number.
 func (lt *lockTable) setLimit(class Class, limit int) {
 	lt.mu.Lock()
@@ -429,4 +360,11 @@ func (lt *lockTable) setLimit(class Class, limit int) {
 	q := lt.classes[class]
 	q.limit = limit
 	lt.serve(q)
+}
+
+// hasSlot says whether the claim has been granted and counts against its class.
+func (lt *lockTable) hasSlot(c *claim) bool {
+	lt.mu.Lock()
+	defer lt.mu.Unlock()
+	return c.state == claimGranted && c.slot
 }

@@ -23,18 +23,8 @@ type modelClaim struct {
 	granted bool // holds all that it wanted, and may work
 	slot    bool
 	wants   bool // a slot, when it has its locks
+	without bool // needs none
 	counted bool // waits for its first grant
-}
-
-func conflict(a, b []Lock) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x.Key == y.Key && (x.Exclusive || y.Exclusive) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // hasLocks says whether nothing that came before is in the way of the claim.
@@ -63,8 +53,8 @@ func (m *lockModel) used(class Class) (n int) {
 func (m *lockModel) serve() {
 	for _, c := range m.claims {
 		limit := m.limits[c.class]
-		if c.wants && m.hasLocks(c) && (limit == 0 || m.used(c.class) < limit) {
-			c.wants, c.slot, c.granted, c.counted = false, true, true, false
+		if c.wants && m.hasLocks(c) && (c.without || limit == 0 || m.used(c.class) < limit) {
+			c.wants, c.slot, c.granted, c.counted = false, !c.without, true, false
 		}
 	}
 }
@@ -120,7 +110,8 @@ func TestLockTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &lockModel{limits: map[Class]int{ClassCopy: 1, ClassLight: 2}}
 		lt := newLockTable(m.limits)
-		reserved, last := 0, 0
+		var seats []*seat
+		last := 0
 		aClass := rapid.SampledFrom(classes)
 		add := func(c *modelClaim) {
 			m.claims = append(m.claims, c)
@@ -142,38 +133,52 @@ func TestLockTable(t *testing.T) {
 			}
 			return some[rapid.IntRange(0, len(some)-1).Draw(t, "claim")]
 		}
-		enter := func(t *rapid.T, viaReserve bool) {
-			c := fresh(t)
+		enter := func(c *modelClaim, kept *seat) {
 			c.wants, c.counted = true, true
-			c.real = lt.enter(c.task, c.class, c.locks, viaReserve, false)
+			c.real = lt.enter(c.task, c.class, c.locks, kept, c.without)
 			add(c)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"enter": func(t *rapid.T) { enter(t, false) },
-			"submit": func(t *rapid.T) {
-				if reserved > 0 {
-					reserved--
-					enter(t, true)
+			"enter": func(t *rapid.T) { enter(fresh(t), nil) },
+			"revert after a restart": func(t *rapid.T) {
+				c := fresh(t)
+				c.without = true
+				enter(c, nil)
+			},
+			"use a seat": func(t *rapid.T) {
+				if len(seats) > 0 {
+					c := fresh(t)
+					c.class, c.locks = seats[0].class, seats[0].locks
+					enter(c, seats[0])
+					seats = seats[1:]
 				}
 			},
 			"reserve": func(t *rapid.T) {
 				limit, c := rapid.IntRange(0, 4).Draw(t, "limit"), fresh(t)
 				m.claims = append(m.claims, c) // for a look
-				most := m.limits[c.class]
-				atOnce := m.hasLocks(c) && m.ready(c.class) == 0 && (most == 0 || m.used(c.class) < most)
+				most, seated := m.limits[c.class], 0
+				atOnce := m.hasLocks(c) && m.ready(c.class) == 0
 				m.claims = m.claims[:len(m.claims)-1]
-				want := limit == 0 || m.waiting()+reserved < limit || atOnce
-				if got := lt.reserve(limit, c.class, c.locks); got != want {
-					t.Fatalf("a place in a queue of %d with limit %d: %v, want %v", m.waiting()+reserved, limit, got, want)
+				for _, kept := range seats {
+					atOnce = atOnce && !conflict(kept.locks, c.locks)
+					if kept.class == c.class {
+						seated++
+					}
 				}
-				if want {
-					reserved++
+				atOnce = atOnce && (most == 0 || m.used(c.class)+seated < most)
+				want := limit == 0 || m.waiting()+len(seats) < limit || atOnce
+				kept := lt.reserve(limit, c.class, c.locks)
+				if (kept != nil) != want {
+					t.Fatalf("a seat in a queue of %d with limit %d: %v, want %v", m.waiting()+len(seats), limit, kept, want)
+				}
+				if kept != nil {
+					seats = append(seats, kept)
 				}
 			},
 			"give back": func(*rapid.T) {
-				if reserved > 0 {
-					reserved--
-					lt.giveBack()
+				if len(seats) > 0 {
+					lt.giveBack(seats[0])
+					seats = seats[1:]
 				}
 			},
 			"leave": func(t *rapid.T) {
@@ -187,7 +192,8 @@ func TestLockTable(t *testing.T) {
 				c := fresh(t)
 				var want []string
 				for _, l := range ordered(c.locks) {
-					want = append(want, m.inTheWay(nil, l)...)
+					behind := m.inTheWay(nil, l)
+					want = append(want, behind[:min(len(behind), maxBehind)]...)
 				}
 				got, behind := lt.try(c.task, c.class, c.locks)
 				if (got == nil) != (len(want) > 0) || !slices.Equal(behind, want) {
@@ -199,14 +205,14 @@ func TestLockTable(t *testing.T) {
 				}
 			},
 			"yield": func(t *rapid.T) { // of one that works, or that was resumed and waits
-				if c := pick(t, func(c *modelClaim) bool { return !c.counted }); c != nil {
+				if c := pick(t, func(c *modelClaim) bool { return !c.counted && !c.without }); c != nil {
 					lt.yield(c.real)
 					c.slot, c.wants, c.granted = false, false, true
 					m.serve()
 				}
 			},
 			"retake": func(t *rapid.T) {
-				if c := pick(t, func(c *modelClaim) bool { return !c.counted }); c != nil {
+				if c := pick(t, func(c *modelClaim) bool { return !c.counted && !c.without }); c != nil {
 					if !c.slot && !c.wants {
 						c.granted, c.wants = false, true
 					}
@@ -223,23 +229,23 @@ func TestLockTable(t *testing.T) {
 				m.serve()
 			},
 			"restart": func(t *rapid.T) { // those that worked have everything again, then the others wait in their order
-				lt, reserved = newLockTable(m.limits), 0
+				lt, seats = newLockTable(m.limits), nil
 				var first, then []*modelClaim
 				for _, c := range m.claims {
 					if c.counted {
 						then = append(then, c)
 						continue
 					}
-					c.granted, c.slot, c.wants = true, c.slot || c.wants, false
+					c.granted, c.slot, c.wants, c.without = true, c.slot || c.wants, false, false
 					first = append(first, c)
 				}
 				for _, c := range first {
 					c.real = lt.resume(c.task, c.class, c.locks, !c.slot)
 				}
 				for _, c := range then {
-					c.real = lt.enter(c.task, c.class, c.locks, false, false)
+					c.real = lt.enter(c.task, c.class, c.locks, nil, c.without)
 				}
-				m.claims = append(first, then...)
+				m.claims = slices.Concat(first, then)
 				m.serve()
 			},
 			"": func(t *rapid.T) { m.compare(t, lt, classes) },
@@ -338,11 +344,11 @@ func (m *lockModel) compareWaits(t *rapid.T, c *modelClaim, w *waiting) {
 func TestExclusiveIsNotOvertaken(t *testing.T) {
 	lt := newLockTable(nil)
 	shared, exclusive := []Lock{{Key: "k"}}, []Lock{{Key: "k", Exclusive: true}}
-	first := lt.enter("first", ClassLight, shared, false, false)
-	second := lt.enter("second", ClassLight, exclusive, false, false)
+	first := lt.enter("first", ClassLight, shared, nil, false)
+	second := lt.enter("second", ClassLight, exclusive, nil, false)
 	var later []*claim
 	for range 10 {
-		later = append(later, lt.enter("later", ClassLight, shared, false, false))
+		later = append(later, lt.enter("later", ClassLight, shared, nil, false))
 	}
 	has := func(c *claim) bool {
 		select {
@@ -375,7 +381,7 @@ func BenchmarkOneKey(b *testing.B) {
 		lt := newLockTable(map[Class]int{ClassCopy: 4})
 		var claims []*claim
 		for range n {
-			claims = append(claims, lt.enter("t", ClassCopy, locks, false, false))
+			claims = append(claims, lt.enter("t", ClassCopy, locks, nil, false))
 		}
 		for _, c := range claims {
 			<-c.granted

@@ -33,9 +33,6 @@ func (e *Engine) Pause(id, who string) error {
 		r.Paused = &request{At: time.Now().UTC(), Who: who}
 		return nil
 	})
-	if err == nil {
-		t.interruptSlices()
-	}
 	if errors.Is(err, errPaused) {
 		return nil
 	}
@@ -102,15 +99,22 @@ func (r *record) sliced() bool {
 	return false
 }
 
-// interruptSlices ends the work of a step in slices that was paused. Any other step comes to its end first.
-func (t *task) interruptSlices() {
-	r := t.record()
-	if r == nil || r.Paused == nil || len(r.Steps) == 0 {
-		return
-	}
-	if i := r.current(); r.plan.Steps[i].Slices && r.Steps[i].State == StepStarted {
-		t.interrupt(errPaused)
-	}
+// inSlices says whether a step in slices is at work, which a pause ends. Any other step comes to its end first.
+func (r *record) inSlices() bool {
+	i := r.current()
+	return i < len(r.Steps) && r.plan.Steps[i].Slices && r.Steps[i].State == StepStarted
+}
+
+// restBefore records that the steps before one are done, which else is recorded when that one starts: a task that is paused between
+// two steps repeats nothing.
+func (t *task) restBefore(i int) error {
+	return t.unlessStopped(t.persist("rests before step "+t.plan().Steps[i].Name, func(r *record) error {
+		if r.State != Running && r.State != Committing {
+			return errStopped
+		}
+		r.stepsDone(i, time.Now().UTC())
+		return nil
+	}))
 }
 
 // stayPaused returns when the task may go on, or must do something else.
@@ -118,20 +122,16 @@ func (t *task) stayPaused() error {
 	if err := t.silence(t.engine.ctx); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	if errors.Is(t.interrupted, errPaused) {
-		t.interrupted = nil
-	}
-	t.mu.Unlock()
-	c := t.enter(false)
-	t.engine.locks.yield(c)
+	c := t.enter(nil)
 	for {
 		turn := t.turn()
 		var granted <-chan struct{}
 		switch r := t.record(); {
 		case r.State != Running && r.State != Committing:
 			return nil
-		case r.Paused == nil:
+		case r.Paused != nil: // also again, while it waited for a slot
+			t.engine.locks.yield(c)
+		default:
 			granted = t.engine.locks.retake(c)
 		}
 		select {

@@ -43,6 +43,9 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 	err = t.ask(o.Who, "stop asked for", func(r *record) error {
 		switch {
 		case r.State == Queued && r.Revert == nil, r.State == Running:
+		case r.State == Aborting && r.Stop != nil && o.Revert && r.AtEnd == nil && t.verb.Contract.Revert != "":
+			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who} // the stop may be lost
+			return nil
 		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
 			again = true
 			return errStopped
@@ -58,7 +61,6 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		}
 		now := time.Now().UTC()
 		r.State = Aborting
-		r.Paused = nil
 		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
 		if o.Revert && t.verb.Contract.Revert != "" {
 			r.AtEnd = &request{At: now, Who: o.Who}
@@ -292,11 +294,17 @@ func (t *task) revertRefused(why error) error {
 // revertAtEnd reverts a finished task whose flow was cancelled when it could not be stopped any more. If that is refused the
 // task stays finished and says why.
 func (t *task) revertAtEnd() {
-	r, err := t.current()
-	if err == nil && r.AtEnd != nil {
-		err = t.engine.Revert(t.engine.ctx, t.id, r.AtEnd.Who)
-	}
-	if err == nil || t.engine.ctx.Err() != nil {
+	err := t.insist(func() error {
+		if _, err := t.engine.find(t.id); err != nil {
+			return err
+		}
+		r, err := t.current()
+		if err != nil || r.AtEnd == nil {
+			return err
+		}
+		return t.engine.Revert(t.engine.ctx, t.id, r.AtEnd.Who)
+	})
+	if err == nil || t.engine.ctx.Err() != nil || code.Of(err) == code.UnknownTask {
 		return
 	}
 	refused := t.persist("not reverted at its end: "+err.Error(), func(r *record) error {

@@ -19,12 +19,15 @@ func (t *task) drive() {
 	defer t.afterEnd()
 	defer t.leave()
 	err := t.silence(t.engine.ctx) // what a former run left must be gone first (G13)
+	if s := t.state(); err == nil && s != Aborting && s != Recovering {
+		t.endBound()
+	}
 	for err == nil && !t.state().Final() {
 		switch t.state() {
 		case Queued:
 			err = t.acquire()
 		case Running, Committing:
-			if t.isPaused() {
+			if t.isPaused() || !t.hasSlot() {
 				err = t.stayPaused()
 			} else {
 				err = t.forward()
@@ -63,7 +66,7 @@ const agentItself = "agent"
 func (t *task) acquire() error {
 	ctx, end := t.begin()
 	defer end()
-	c := t.enter(false)
+	c := t.enter(nil)
 	var tooLong <-chan time.Time
 	if limit := t.engine.options.LockWait; limit > 0 {
 		timer := time.NewTimer(limit)
@@ -139,9 +142,13 @@ func (t *task) forward() error {
 			continue
 		}
 		if t.isPaused() {
-			return nil
+			return t.restBefore(i)
 		}
-		if err := t.runStep(ctx, i); err != nil {
+		err := t.runStep(ctx, i)
+		if errors.Is(err, errPaused) && t.record().Steps[i].State == StepWaiting {
+			return t.restBefore(i)
+		}
+		if err != nil {
 			return t.stepFailed(ctx, i, err)
 		}
 		if s := t.state(); s.Final() || s == Recovering || ctx.Err() != nil {
@@ -218,8 +225,11 @@ func (t *task) recordPlan(ctx context.Context, i int) error {
 		what += ": point of no return"
 	}
 	return t.persist(what, func(r *record) error {
-		if r.State == Aborting {
+		switch {
+		case r.State == Aborting:
 			return errStopped
+		case r.Paused != nil: // while the plan was made
+			return errPaused
 		}
 		now := time.Now().UTC()
 		r.stepsDone(i, now)
@@ -248,6 +258,7 @@ func (t *task) stepDone(i int) error {
 	if step.DecidedBy == "" {
 		return nil
 	}
+	defer t.endBound()
 	defer t.calm()
 	return t.persist(fmt.Sprintf("%s answered: step %s is done", step.DecidedBy, step.Name), func(r *record) error {
 		r.StopLost = r.StopLost || r.State == Aborting

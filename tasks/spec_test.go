@@ -146,7 +146,7 @@ func (t traits) decide(p phase, q request) (code.Code, phase) {
 		switch {
 		case p.at == tasks.Queued && !p.reverting, p.at == tasks.Running:
 			n.at, n.code, n.atEnd = tasks.Aborting, code.TaskAborted, q.flow && !t.final
-		case p.at == tasks.Committing && q.flow && !t.final:
+		case p.at == tasks.Committing && q.flow && !t.final, p.at == tasks.Aborting && p.code == code.TaskAborted && q.flow && !t.final:
 			n.atEnd = true
 		case p.at == tasks.Finished && q.flow: // since the flow was looked at
 			return t.decide(p, request{verb: revert, locked: q.locked, used: q.used})

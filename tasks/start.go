@@ -37,7 +37,7 @@ func (e *Engine) Start(left map[string][]Worker) error {
 		}
 	}
 	for _, t := range live {
-		t.enter(false) // in the order of their submits
+		t.enter(nil) // in the order of their submits
 	}
 	for _, t := range live {
 		for _, w := range left[t.id] {

@@ -123,13 +123,29 @@ func (t *task) watchBound() {
 	if t.bound != nil {
 		return
 	}
-	t.bound = time.AfterFunc(t.verb.Contract.Bound, func() {
-		if t.state().Final() {
+	var timer *time.Timer
+	timer = time.AfterFunc(t.verb.Contract.Bound, func() {
+		t.mu.Lock()
+		over := t.bound != timer
+		t.mu.Unlock()
+		if over || t.state().Final() {
 			return
 		}
 		t.log().Error().Strs("holders", t.holders()).Msg("the task is stuck: it is past its bound")
 		t.stick("")
 	})
+	t.bound = timer
+}
+
+// endBound ends what watchBound began: the task is not being stopped any more, and what it waited for is gone.
+func (t *task) endBound() {
+	t.mu.Lock()
+	if t.bound != nil {
+		t.bound.Stop()
+		t.bound = nil
+	}
+	t.mu.Unlock()
+	t.unstick()
 }
 
 // stick marks the task as stuck. why is "" when what holds it is to be looked up each time somebody asks.
@@ -157,12 +173,12 @@ func (t *task) unstick() {
 	}
 }
 
-// calm forgets a stop that no longer has anything to end: it was lost, or the undo begins.
+// calm forgets a stop or a pause that no longer has anything to end: the stop was lost, or the undo begins.
 func (t *task) calm() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.answered = false
-	if errors.Is(t.interrupted, errStopped) {
+	if !errors.Is(t.interrupted, errShutdown) {
 		t.interrupted = nil
 	}
 }
@@ -188,15 +204,23 @@ func (t *task) holders() []string {
 // plan is what the verb does; only of a task that has not ended.
 func (t *task) plan() *Plan { return t.record().plan }
 
-// enter takes the task's place in the lock table, once. reserved says that one was reserved for it.
-func (t *task) enter(reserved bool) *claim {
+// enter takes the task's place in the lock table, once. kept is the seat that was kept for it, or nil.
+func (t *task) enter(kept *seat) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.claim == nil {
 		r := t.record()
-		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, reserved, r.Revert != nil)
+		t.claim = t.engine.locks.enter(t.id, t.verb.Class, r.plan.Locks, kept, r.Revert != nil)
 	}
 	return t.claim
+}
+
+// hasSlot says whether the task has all that it needs to work. One that was paused before a restart has no slot.
+func (t *task) hasSlot() bool {
+	t.mu.Lock()
+	c := t.claim
+	t.mu.Unlock()
+	return c != nil && t.engine.locks.hasSlot(c)
 }
 
 // resume has in the lock table again what the task had before a restart.

@@ -159,6 +159,9 @@ func (t *task) change(who, what string, mutate func(*record) error, also ...func
 	if err := checkTransition(before.State, after.State); err != nil {
 		return err
 	}
+	if after.State != Running && after.State != Committing {
+		after.Paused = nil // only one that works can be paused
+	}
 	after.Updated = time.Now().UTC()
 	after.Done, after.Total = t.progress.bytes()
 	c := store.Change{}
@@ -261,14 +264,14 @@ func (t *task) settleDoubt() error {
 	return nil
 }
 
-// publish shows a record that the store has to all readers and, if it is a stop, to the task's own goroutine. Who sees a
+// publish shows a record that the store has to all readers and, if it is a stop or a pause, to the task's own goroutine. Who sees a
 // final state finds the task's locks free, and the task that it put off known. deferred is what was put off before.
 func (t *task) publish(deferred string, r *record) {
 	before, paused := t.state(), t.isPaused()
 	if r.State.Final() {
 		t.unlock()
 	}
-	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil {
+	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil { // it is there, so it can be read when the store is well
 		t.engine.spawn(func() { t.engine.adoptLater(id) })
 	}
 	t.show(r)
@@ -279,11 +282,14 @@ func (t *task) publish(deferred string, r *record) {
 		t.engine.log.Info().Str("task", t.id).Str("verb", t.verb.Name).Str("flow", r.Flow).Str("from", string(before)).
 			Str("state", string(r.State)).Msg("task moved") // as log does, without a logger for each move
 	}
-	if before != r.State || paused != t.isPaused() {
+	if before != Init && (before != r.State || paused != t.isPaused()) { // of a new task it is told when the task is known
 		t.engine.events.publish(Moved, t)
 	}
-	if r.State == Aborting && r.Stop != nil {
+	switch {
+	case r.State == Aborting && r.Stop != nil:
 		t.interrupt(errStopped)
+	case r.Paused != nil && !paused && r.inSlices():
+		t.interrupt(errPaused)
 	}
 	t.wake()
 }
@@ -339,6 +345,23 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 			return err
 		}
 		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
+		select {
+		case <-time.After(delay):
+		case <-t.engine.closing:
+			return errShutdown
+		}
+	}
+}
+
+// insist asks as a client would, again and again until the store takes the request or another error answers it. errShutdown if the
+// agent goes first.
+func (t *task) insist(ask func() error) error {
+	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		err := ask()
+		if code.Of(err) != code.TaskPersist {
+			return err
+		}
+		t.log().Warn().Err(err).Dur("retry", delay).Msg("the store does not take what follows the task's end; trying again")
 		select {
 		case <-time.After(delay):
 		case <-t.engine.closing:

@@ -173,7 +173,7 @@ func (t *task) begin() (context.Context, func()) {
 	defer t.mu.Unlock()
 	t.cancel = cancel
 	if errors.Is(t.interrupted, errPaused) && !t.isPaused() {
-		t.interrupted = nil // resumed before the step had ended
+		t.interrupted = nil // resumed before the step had ended; of a pause that comes now the record is published first
 	}
 	if t.interrupted != nil {
 		cancel(t.interrupted)

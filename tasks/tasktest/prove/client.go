@@ -207,6 +207,7 @@ func (r *run) end(phase string) (tasks.View, error) {
 	r.sawFinal = v.State
 	if r.subject.ends == "" { // the undisturbed run, which all others are compared with
 		r.subject.ends, r.subject.finished = v.State, r.world.Seen()
+		r.subject.publish(r.world)
 	}
 	r.mu.Unlock()
 	if err := r.judge(v, phase); err != nil {

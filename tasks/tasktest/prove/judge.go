@@ -41,8 +41,8 @@ func (r *run) judge(v tasks.View, phase string) error {
 		if phase == "run" && calm && !stopped && !r.subject.MayFail && r.subject.ends == tasks.Finished {
 			return r.violation("G13", "the task is undone, and nobody asked: %s", v.Message)
 		}
-		if v.Stopped && v.Code != code.TaskAborted {
-			return r.violation("wire", "a stopped task has code %d", v.Code)
+		if (v.Stopped || phase == "run" && v.StopAsked != nil && !v.StopLost) && v.Code != code.TaskAborted {
+			return r.violation("G14", "a task for which a stop is recorded is undone with code %d", v.Code)
 		}
 		if err := r.subject.undone(before, things); err != nil {
 			return r.violation("G6", "the task is undone: %v", err)

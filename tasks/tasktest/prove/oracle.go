@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -165,6 +166,7 @@ func (r *run) countRepeat(p *process, of, step string) {
 
 // checkCommit judges a transaction that is about to happen.
 func (r *run) checkCommit(p *process, c store.Change) {
+	r.checkPublished()
 	for i := range c.Put {
 		row := &c.Put[i]
 		if isRival(row.ID) {
@@ -193,7 +195,24 @@ func (r *run) checkCommit(p *process, c store.Change) {
 			r.checkNoStart(decode(before), decode(*row))
 		}
 		if row.ID == mainID {
+			// What an undo leaves unsynced may be data of files that it has removed: there a crash tells.
+			if n := r.world.Unsynced(); n > 0 && to == tasks.Finished && from != tasks.Queued {
+				r.note("durable", "the task becomes finished, and a crash could still take back %d effects", n)
+			}
 			r.checkStop(p, before.Body, row)
+		}
+	}
+}
+
+// checkPublished sees to it that nothing half made, or half lost, passes for whole.
+func (r *run) checkPublished() {
+	w, ok := r.world.(Publisher)
+	if !ok || r.subject.ends == "" { // the undisturbed run is the measure
+		return
+	}
+	for _, thing := range w.Published() {
+		if !slices.Contains(r.subject.whole, thing) {
+			r.note("published", "%s", thing)
 		}
 	}
 }

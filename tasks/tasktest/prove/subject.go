@@ -17,6 +17,7 @@ type subject struct {
 	ends      tasks.State
 	finished  string // what is seen when the undisturbed task has finished
 	refusable bool
+	whole     []string // what may be published; see Publisher
 }
 
 // newSubject asks the verb for its plan.
@@ -24,6 +25,7 @@ func newSubject(pack string, c Case) (*subject, error) {
 	s := &subject{Case: c, pack: pack}
 	w := c.World()
 	s.before = w.Seen()
+	s.publish(w)
 	for _, v := range w.Verbs(func(*tasks.Scope, string) error { return nil }) {
 		if v.Name != c.Verb {
 			continue
@@ -39,6 +41,13 @@ func newSubject(pack string, c Case) (*subject, error) {
 		s.refusable = slices.ContainsFunc(plan.Steps, func(s tasks.Step) bool { return s.Refused != nil })
 	}
 	return s, nil
+}
+
+// publish adds what the world has published now to what may be.
+func (s *subject) publish(w World) {
+	if p, ok := w.(Publisher); ok {
+		s.whole = append(s.whole, p.Published()...)
+	}
 }
 
 const trashPrefix = "trash "

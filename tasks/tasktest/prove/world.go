@@ -36,6 +36,12 @@ type World interface {
 	Alive(task string) []string
 }
 
+// Publisher is a World with things that whoever sees them takes for whole, such as a volume that is LEGAL. At each record of the
+// task, so also at the first after a crash, they must be as they were before the task, or as it leaves them.
+type Publisher interface {
+	Published() []string // what is published and what is in it, a line for each thing
+}
+
 // Case is one verb with parameters, in a world where it can be run.
 type Case struct {
 	Name   string // unique in its package: "Volume.copy raw to cow"
