@@ -149,9 +149,13 @@ func (s *SQLite) transaction(group []*request, answers []error, refuse func(erro
 		refuse(unavailable(s.path, err))
 		return failedSync(err)
 	}
+	apply := w.separately
+	if len(group) == 1 { // a failure takes the whole transaction back
+		apply = func(change func(*writer) error) error { return change(w) }
+	}
 	good := 0
 	for i, r := range group {
-		err := w.separately(r.apply)
+		err := apply(r.apply)
 		if w.conn.GetAutocommit() { // SQLite gave up the transaction with the statement
 			s.log.Error().Err(err).Int("changes", len(group)).Msg("the store could not record a change")
 			refuse(unavailable(s.path, err))
