@@ -53,7 +53,7 @@ func (c catcher) test(n string) catcher { c.run = "^(" + n + ")$"; return c }
 
 // table is all bugs, in the order in which they are planted.
 func table() []bug {
-	return slices.Concat(engineBugs(), runBugs(), requestBugs(), schedulerBugs(), startBugs(), storeBugs(), verbBugs())
+	return slices.Concat(engineBugs(), runBugs(), requestBugs(), schedulerBugs(), startBugs(), storeBugs(), verbBugs(), workerBugs())
 }
 
 func main() {
@@ -61,8 +61,9 @@ func main() {
 	verbose := flag.Bool("v", false, "print what the catchers say")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := plant(ctx, *pattern, *verbose); err != nil {
+	err := plant(ctx, *pattern, *verbose)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "planted:", err)
 		os.Exit(1)
 	}
