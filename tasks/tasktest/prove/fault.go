@@ -20,10 +20,12 @@ func (p *process) meet(f *fault, commit bool) error {
 	if again { // the client of a stop that died with the former process
 		p.stopAt(commit, tasks.StopOptions{Who: "client"})
 	}
+	stopped := again
 	if f != nil {
 		switch f.kind {
 		case faultStop:
 			p.placeStop(f.arg, commit)
+			stopped = true
 		case faultCrash:
 			p.crash(f.arg)
 			return p.refusal(commit)
@@ -34,6 +36,9 @@ func (p *process) meet(f *fault, commit bool) error {
 		default:
 			r.note("seed", "there is no fault %q", f.kind)
 		}
+	}
+	if stopped && !commit {
+		p.look() // so that the workers that the stop ends are ended when the effect goes on, or not, in every run
 	}
 	if p.isDead() {
 		return p.refusal(commit)
