@@ -58,18 +58,19 @@ func engineBugs() []bug {
 			edits: []edit{{`		if code.Of(err) != code.TaskPersist {
 			return err
 		}
+		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
 `, `		if code.Of(err) != code.TaskPersist || !unknown(err) {
 			return err
 		}
+		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
 `}},
 		},
 		{
 			name: "a stop does not reach the step that runs",
 			why:  "a copy of two hours goes on for two hours after its stop",
 			file: "tasks/task.go", by: proof,
-			edits: []edit{{`	if r.State == Aborting && r.Stop != nil {
+			edits: []edit{{`	case r.State == Aborting && r.Stop != nil:
 		t.interrupt(errStopped)
-	}
 `, ``}},
 		},
 		{

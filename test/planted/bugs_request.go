@@ -100,7 +100,7 @@ func requestBugs() []bug {
 			name: "a submit of unknown fate is forgotten",
 			why:  "the task is on the disk and nobody runs it until the agent is restarted",
 			file: "tasks/engine.go", by: engine.test("TestSubmitOfUnknownFate"),
-			edits: []edit{{`			e.spawn(func() { e.resolveSubmit(s.ID) })
+			edits: []edit{{`			e.spawn(func() { e.adoptLater(s.ID) })
 `, ``}},
 		},
 		{

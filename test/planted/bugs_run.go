@@ -43,11 +43,12 @@ func runBugs() []bug {
 			name: "a task commits although its stop is recorded",
 			why:  "a stop and the point of no return at the same moment: both are acknowledged (G3)",
 			file: "tasks/run.go", by: proof,
-			edits: []edit{{`		if r.State == Aborting {
+			edits: []edit{{`		switch {
+		case r.State == Aborting:
 			return errStopped
-		}
-		now := time.Now().UTC()
-`, `		now := time.Now().UTC()
+		case r.Paused != nil: // while the plan was made
+`, `		switch {
+		case r.Paused != nil: // while the plan was made
 `}},
 		},
 		{
@@ -100,11 +101,11 @@ func runBugs() []bug {
 			edits: []edit{{`	if step.DecidedBy == "" {
 		return nil
 	}
-	defer t.calm()
+	defer t.endBound()
 `, `	if step.DecidedBy == "" || i >= 0 {
 		return nil
 	}
-	defer t.calm()
+	defer t.endBound()
 `}},
 		},
 		{

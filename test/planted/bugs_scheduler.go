@@ -82,8 +82,11 @@ func schedulerBugs() []bug {
 			name: "slots that become free at once go by key",
 			why:  "of two copies that waited for one image, the later one starts",
 			file: "tasks/locks.go", by: locks,
-			edits: []edit{{`	slices.SortFunc(freed, func(a, b place) int { return cmp.Compare(a.seq, b.seq) }) // slots go by arrival, not by key
-`, ``}},
+			edits: []edit{{`			lt.makeReady(f.claim)
+			classes = append(classes, f.class)
+`, `			lt.makeReady(f.claim)
+			lt.serve(lt.classes[f.class])
+`}},
 		},
 		{
 			name: "locks are taken one by one",
@@ -92,19 +95,17 @@ func schedulerBugs() []bug {
 			edits: []edit{{`	lt.waiting++
 	if c.blocked == 0 {
 		lt.makeReady(c)
-	}
 `, `	lt.waiting++
 	if c.blocked < len(c.locks) || c.blocked == 0 {
 		lt.makeReady(c)
-	}
 `}},
 		},
 		{
 			name: "the limit of the queue is not kept",
 			why:  "a client that submits in a loop fills the store instead of being refused",
 			file: "tasks/locks.go", by: locks,
-			edits: []edit{{`	if limit > 0 && lt.waiting >= limit && !lt.free(class, locks) {
-`, `	if limit > 0 && lt.waiting > limit && !lt.free(class, locks) {
+			edits: []edit{{`	if limit > 0 && lt.waiting+len(lt.seats) >= limit && !lt.free(class, locks) {
+`, `	if limit > 0 && lt.waiting+len(lt.seats) > limit && !lt.free(class, locks) {
 `}},
 		},
 	}

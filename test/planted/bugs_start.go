@@ -30,8 +30,8 @@ func startBugs() []bug {
 			why:  "a delete that was submitted after a copy of the same image runs before it",
 			file: "tasks/start.go", by: engine.test("TestRestartKeepsTheQueue"),
 			edits: []edit{{`	for _, t := range live {
-		t.enter(false)`, `	for _, t := range slices.Backward(live) {
-		t.enter(false)`}},
+		t.enter(nil)`, `	for _, t := range slices.Backward(live) {
+		t.enter(nil)`}},
 		},
 		{
 			name: "a record that cannot be read prevents the start",
@@ -57,10 +57,7 @@ func startBugs() []bug {
 			name: "what is put off runs only after a restart",
 			why:  "the trash of a cleared task is not emptied until the agent is restarted",
 			file: "tasks/task.go", by: proof,
-			edits: []edit{{`	if r.Deferred != deferred {
-		t.engine.adopt(r.Deferred)
-	}
-`, ``}},
+			edits: []edit{{`	if id := r.Deferred; id != deferred && t.engine.adopt(id) != nil {`, `	if id := r.Deferred; id != deferred && id == "" {`}},
 		},
 	}
 }

@@ -114,8 +114,8 @@ func verbBugs() []bug {
 			name: "a wipe begins before its point of no return",
 			why:  "a stop puts back a volume whose data is half zeros",
 			file: "storageops/delete.go", by: verbs,
-			edits: []edit{{`		Name: "wipe", PointOfNoReturn: true,
-`, `		Name: "wipe",
+			edits: []edit{{`		Name: "wipe", PointOfNoReturn: true, Slices: true,
+`, `		Name: "wipe", Slices: true,
 `}},
 		},
 		{
