@@ -22,18 +22,9 @@ type verdict struct {
 }
 
 // limit is the time that a catcher has. One that is not through by then has not caught anything.
-const (
-	limit      = time.Minute
-	limitOfAll = 5 * time.Minute // for the whole proof
-)
+const limit = 2 * time.Minute
 
-func (c catcher) String() string {
-	s := "./" + c.pkg + " " + c.run
-	if c.all {
-		s += " PROVE=all"
-	}
-	return s
-}
+func (c catcher) String() string { return "./" + c.pkg + " " + c.run }
 
 // findRoot looks for go.mod from here upwards.
 func findRoot() (string, error) {
@@ -111,20 +102,13 @@ func (b bug) plantIn(root string) ([]byte, error) {
 // runCatcher returns what the catcher says, up to the first rule of the oracle that is broken: what comes after that says no more, and
 // a bug may well keep the rest from ever ending.
 func runCatcher(ctx context.Context, root, dir, test string, c catcher) (output string, err error) {
-	most := limit
-	if c.all {
-		most = limitOfAll
-	}
-	ctx, cancel := context.WithTimeout(ctx, most)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// With -test.v what is found is printed at once, but so is what tests only tell: of the oracle, the two are told apart.
 	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast"}, c.args...)
 	cmd := exec.CommandContext(ctx, test, args...)
 	cmd.Dir = filepath.Join(root, c.pkg)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	if c.all {
-		cmd.Env = append(cmd.Env, "PROVE=all")
-	}
 	out := &untilRule{end: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()

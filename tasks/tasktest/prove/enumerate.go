@@ -133,9 +133,10 @@ func (e *enumeration) taken(i, n, most int) bool {
 	return i*most/n != (i+1)*most/n
 }
 
-// opens says whether a second fault may follow.
+// opens says whether a second fault may follow. After a stop that comes late, while a program that decides is at work, it must: only
+// then has a process that starts a stop to assert again.
 func opens(f fault) bool {
-	return f.kind == faultCrash || f.kind == faultStop && f.arg == ""
+	return f.kind == faultCrash || f.kind == faultStop && (f.arg == "" || f.arg == "late")
 }
 
 // singles are all single faults of a run with those points.

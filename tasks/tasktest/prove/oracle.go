@@ -176,6 +176,9 @@ func (r *run) checkCommit(p *process, c store.Change) {
 		from, to := tasks.State(before.State), tasks.State(row.State)
 		if err != nil {
 			from = tasks.Init
+			if row.ID != mainID && !slices.ContainsFunc(c.Put, func(r store.Record) bool { return r.ID == mainID && decode(r).Deferred == row.ID }) {
+				r.note("clear", "what the task put off is recorded without the task")
+			}
 		}
 		if !mayMove(from, to) {
 			r.note("G10", "the record of a task moves from %s to %s", from, to)
