@@ -38,6 +38,9 @@ const (
 // ErrLost ends a subscription whose subscriber did not take its events for so long that changes of states would be lost.
 var ErrLost = errors.New("the subscriber is too slow: changes of states were lost; list the tasks and subscribe again")
 
+// ErrUnsubscribed ends the waiting of a subscriber whose subscription was closed.
+var ErrUnsubscribed = errors.New("the subscription was closed")
+
 // bus hands events to subscribers. Those of one task come in the order in which they happened. Nobody who changes a task ever
 // waits for a subscriber.
 type bus struct {
@@ -67,7 +70,7 @@ func (e *Engine) Subscribe() *Subscription {
 	return s
 }
 
-// Next returns the next event, and waits for it until ctx ends. Errors: 851 with ctx's, ErrLost. It is called by one goroutine.
+// Next returns the next event, and waits for it until ctx ends. Errors: 851 with ctx's, ErrLost, ErrUnsubscribed. It is called by one goroutine.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		if e, ok, err := s.take(); ok || err != nil {
@@ -81,12 +84,16 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Close ends the subscription.
+// Close ends the subscription; a Next that waits ends with ErrUnsubscribed.
 func (s *Subscription) Close() {
 	s.bus.mu.Lock()
 	defer s.bus.mu.Unlock()
 	delete(s.bus.subs, s)
-	s.events = nil
+	s.events, s.lost, s.err = nil, 0, ErrUnsubscribed
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Subscription) take() (Event, bool, error) {

@@ -71,6 +71,11 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 	if again {
 		err = nil
 	}
+	if o.Force && err != nil {
+		t.mu.Lock()
+		t.forced = false // whatever is ended later, for another reason, is asked first
+		t.mu.Unlock()
+	}
 	if err == nil && o.Force && !t.state().Final() {
 		t.force()
 	}
