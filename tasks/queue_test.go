@@ -3,6 +3,7 @@ package tasks_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,11 +98,17 @@ func TestRestartWithOnePaused(t *testing.T) {
 func TestSubmitOfUnknownFate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.store.OnCommit = func(store.Change) error { return tasktest.ErrApplied }
+		var well atomic.Bool
+		b.store.OnCommit = func(store.Change) error {
+			if well.Load() {
+				return nil
+			}
+			return tasktest.ErrApplied
+		}
 		id := "11111111-2222-4333-8444-555555555555"
 		_, err := b.Submit(t.Context(), tasks.Submission{ID: id, Verb: "Mock.run", Params: encode(t, steps(mock.Knobs{Name: "a"}))})
 		wantCode(t, err, code.TaskPersist, id)
-		b.store.OnCommit = nil
+		well.Store(true)
 		<-time.After(time.Minute)
 		b.expect(b.view(id), tasks.Finished, 0, "a")
 	})
