@@ -43,7 +43,6 @@ type catcher struct {
 	pkg    string   // folder of the package
 	run    string   // pattern of -test.run
 	args   []string // more for the test
-	all    bool     // the sample of the proof does not meet it, the whole proof does
 	points bool     // the golden list of points shows it: what is wrong is what is done, and not what comes of it
 }
 
