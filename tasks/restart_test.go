@@ -128,3 +128,26 @@ func TestForce(t *testing.T) {
 		})
 	}
 }
+
+// TestClearedBeforeItsEndIsKnown: the task does not know yet that its end was recorded when a client finds out, and clears it.
+func TestClearedBeforeItsEndIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.store.OnCommit = func(c store.Change) error {
+			if len(c.Put) == 1 && c.Put[0].State == string(tasks.Failed) {
+				return tasktest.ErrApplied
+			}
+			return nil
+		}
+		id := b.submit(steps(mock.Knobs{Name: "a", PointOfNoReturn: true, FailAt: 1, Permanent: true}))
+		synctest.Wait()
+		if err := b.Clear(id, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if list := b.List(tasks.Filter{}); len(list) != 0 {
+			t.Errorf("tasks left: %+v", list)
+		}
+		b.stop() // so it rests
+	})
+}

@@ -338,7 +338,7 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 	}
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
 		err := t.change(agentItself, what, once, also...)
-		if errors.Is(err, errLanded) {
+		if errors.Is(err, errLanded) || code.Of(err) == code.UnknownTask { // cleared already, so its end was there
 			return nil
 		}
 		if code.Of(err) != code.TaskPersist {
