@@ -104,8 +104,9 @@ func (b bug) plantIn(root string) ([]byte, error) {
 func runCatcher(ctx context.Context, root, dir, test string, c catcher) (output string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	// With -test.v what is found is printed at once, but so is what tests only tell: of the oracle, the two are told apart.
-	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast"}, c.args...)
+	// Cases run beside each other, since a bug may keep one from ever ending. With -test.v what is found is printed at once, but so
+	// is what tests only tell: of the oracle, the two are told apart.
+	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast", "-test.parallel", "8"}, c.args...)
 	cmd := exec.CommandContext(ctx, test, args...)
 	cmd.Dir = filepath.Join(root, c.pkg)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
