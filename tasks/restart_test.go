@@ -71,6 +71,9 @@ func TestRestartWithOnePaused(t *testing.T) {
 		}
 		running := b.submit(copying("running"))
 		<-time.After(1500 * time.Millisecond)
+		if v := b.view(running); v.State != tasks.Running {
+			t.Errorf("with one task paused another is %s", v.State)
+		}
 		b.stop()
 		start()
 		waiting := b.submit(copying("waiting"))

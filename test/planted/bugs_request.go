@@ -160,8 +160,8 @@ func requestBugs() []bug {
 		{
 			name: "a fence never ends",
 			why:  "users choose correlation ids and use them again: the second action of a name is refused for ever",
-			file: "tasks/flow.go", by: model,
-			edits: []edit{{`ok && forward && time.Now().Before(fence.Until)`, `ok && forward`}},
+			file: "tasks/flow.go", by: engine.test("TestFencesComeDown"),
+			edits: []edit{{`now.Add(e.options.FenceFor)`, `now.Add(1000 * e.options.FenceFor)`}},
 		},
 	}
 }

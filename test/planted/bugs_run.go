@@ -165,7 +165,7 @@ func runBugs() []bug {
 		{
 			name: "the undo begins while the program that decides is at work",
 			why:  "libvirt migrates the guest while the agent removes the disks of the destination",
-			file: "tasks/undo.go", by: proof,
+			file: "tasks/undo.go", by: proof.seeded("mock/decided elsewhere alone, cancelled/a:stop@4:late,crash@+1:k1"),
 			edits: []edit{{`	if i := t.record().current(); i < len(t.plan().Steps) && t.mustAsk(i) {
 `, `	if i := t.record().current(); i < 0 && t.mustAsk(i) {
 `}},

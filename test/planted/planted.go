@@ -43,11 +43,13 @@ type catcher struct {
 	pkg    string   // folder of the package
 	run    string   // pattern of -test.run
 	args   []string // more for the test
+	seed   string   // the one case of the proof that is run; "" = a sample, which does not always meet what is rare
 	points bool     // the golden list of points shows it: what is wrong is what is done, and not what comes of it
 }
 
-func (c catcher) byItsPoints() catcher  { c.points = true; return c }
-func (c catcher) test(n string) catcher { c.run = "^(" + n + ")$"; return c }
+func (c catcher) byItsPoints() catcher    { c.points = true; return c }
+func (c catcher) seeded(s string) catcher { c.seed = s; return c }
+func (c catcher) test(n string) catcher   { c.run = "^(" + n + ")$"; return c }
 
 // table is all bugs, in the order in which they are planted.
 func table() []bug {

@@ -24,7 +24,13 @@ type verdict struct {
 // limit is the time that a catcher has. One that is not through by then has not caught anything.
 const limit = 2 * time.Minute
 
-func (c catcher) String() string { return "./" + c.pkg + " " + c.run }
+func (c catcher) String() string {
+	s := "./" + c.pkg + " " + c.run
+	if c.seed != "" {
+		s += " PROVE_SEED='" + c.seed + "'"
+	}
+	return s
+}
 
 // findRoot looks for go.mod from here upwards.
 func findRoot() (string, error) {
@@ -109,7 +115,7 @@ func runCatcher(ctx context.Context, root, dir, test string, c catcher) (output 
 	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast", "-test.parallel", "8"}, c.args...)
 	cmd := exec.CommandContext(ctx, test, args...)
 	cmd.Dir = filepath.Join(root, c.pkg)
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PROVE_SEED="+c.seed)
 	out := &untilRule{end: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()
