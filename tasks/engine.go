@@ -194,18 +194,26 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 // adoptLater looks until it is known whether a task is recorded, such as one whose submit was answered "unknown", and lets it run if
 // it is.
 func (e *Engine) adoptLater(id string) {
-	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+	e.until(func() bool {
 		err := e.adopt(id)
 		if err == nil || errors.Is(err, store.ErrNotFound) {
-			return
+			return true
 		}
-		e.log.Warn().Str("task", id).Err(err).Dur("retry", delay).Msg("whether the task is recorded cannot be seen yet; trying again")
+		e.log.Warn().Str("task", id).Err(err).Msg("whether the task is recorded cannot be seen yet; trying again")
+		return false
+	})
+}
+
+// until tries, with growing pauses, until it is done; false if the agent shuts down first.
+func (e *Engine) until(done func() bool) bool {
+	for delay := retryFirst; !done(); delay = min(2*delay, retryMost) {
 		select {
 		case <-time.After(delay):
 		case <-e.closing:
-			return
+			return false
 		}
 	}
+	return true
 }
 
 func newRecord(s Submission, plan *Plan) *record {

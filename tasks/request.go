@@ -23,7 +23,8 @@ type StopOptions struct {
 //
 //   - queued, running: it is recorded; the work is stopped and undone. From here on the task cannot commit, unless
 //     a program that decides had finished (StopLost).
-//   - aborting, recovering, and ended rolled back: true again; nothing changes, but Force takes effect.
+//   - aborting, recovering, and ended rolled back: true again; nothing changes, but Force takes effect, and Revert is recorded while
+//     the stop may still be lost.
 //   - committing: 410, naming the step; the task completes. With Revert, of a verb that can be reverted: nil, and it is
 //     reverted when it has finished.
 //   - finished: 410, pointing at Task.revert. Failed without a stop: 410, the same.
@@ -40,18 +41,18 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		t.mu.Unlock()
 	}
 	again := false
+	atEnd := o.Revert && t.verb.Contract.Revert != ""
 	err = t.ask(o.Who, "stop asked for", func(r *record) error {
+		now := time.Now().UTC()
+		if atEnd && (r.State == Committing || r.State == Aborting && r.Stop != nil && r.AtEnd == nil) { // the stop may be lost, too
+			r.AtEnd = &request{At: now, Who: o.Who}
+			return nil
+		}
 		switch {
 		case r.State == Queued && r.Revert == nil, r.State == Running:
-		case r.State == Aborting && r.Stop != nil && o.Revert && r.AtEnd == nil && t.verb.Contract.Revert != "":
-			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who} // the stop may be lost
-			return nil
 		case r.State == Queued, r.State == Aborting, r.State == Recovering, r.State == Recovered, r.State == Failed && r.Stop != nil:
 			again = true
 			return errStopped
-		case r.State == Committing && o.Revert && t.verb.Contract.Revert != "":
-			r.AtEnd = &request{At: time.Now().UTC(), Who: o.Who}
-			return nil
 		case r.State == Committing:
 			return code.Errorf(code.TaskState, "too late: the task has passed its point of no return (step %s) and will complete", r.currentName())
 		case r.State == Failed:
@@ -59,10 +60,9 @@ func (e *Engine) Stop(id string, o StopOptions) error {
 		default:
 			return code.Errorf(code.TaskState, "the task has finished; Task.revert undoes it")
 		}
-		now := time.Now().UTC()
 		r.State = Aborting
 		r.Stop = &request{At: now, Who: o.Who, Force: o.Force}
-		if o.Revert && t.verb.Contract.Revert != "" {
+		if atEnd {
 			r.AtEnd = &request{At: now, Who: o.Who}
 		}
 		r.Cause = &cause{causeStop, code.TaskAborted, t.stoppedMessage(r, o.Who), r.currentName()}

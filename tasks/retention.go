@@ -20,7 +20,7 @@ const (
 	pruneEvery  = time.Hour
 )
 
-// retain does what is due by the clock: jobs leave, what a finished task could be reverted with is given up when it expires,
+// retain does what is due by the clock, the first time at the start: jobs leave, what a finished task could be reverted with is given up when it expires,
 // fences come down, and the history is cut.
 func (e *Engine) retain() {
 	tick := time.NewTicker(retainEvery)
@@ -28,7 +28,7 @@ func (e *Engine) retain() {
 	var pruned time.Time
 	for {
 		now := time.Now()
-		e.expire(now)
+		e.sweep(now)
 		e.flows.lower(e, now)
 		if now.Sub(pruned) >= pruneEvery {
 			e.prune(now)
@@ -42,7 +42,8 @@ func (e *Engine) retain() {
 	}
 }
 
-func (e *Engine) expire(now time.Time) {
+// sweep does what is due for ended tasks.
+func (e *Engine) sweep(now time.Time) {
 	for _, t := range e.all() {
 		end := t.end.Load()
 		if end == nil || e.ctx.Err() != nil || !t.state().Final() {
@@ -52,7 +53,7 @@ func (e *Engine) expire(now time.Time) {
 		switch jobs := e.options.Retention.Jobs; {
 		case jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs:
 			err = e.Clear(t.id, agentItself)
-		case t.own && end.state == Finished: // that it was cleared at its end could not be recorded
+		case t.own && end.state == Finished: // the agent died at its end, or could not record that it was cleared
 			err = e.Clear(t.id, agentItself)
 		case end.expires != 0 && now.UnixMicro() >= end.expires:
 			err = t.expire()
@@ -101,12 +102,12 @@ func (e *Engine) prune(now time.Time) {
 	}
 }
 
-// Past returns cleared tasks, newest first: limit at most of those that were cleared before the place (the zero Place: of all).
-// The Created of a place in the history is when the task was cleared. None means that there are no more.
+// Past returns cleared tasks, newest first: limit at most of those behind the place (the zero Place: of all), whose time is that of
+// the clear. None means that there are no more. Errors: 413.
 func (e *Engine) Past(before store.Place, limit int) ([]Summary, error) {
 	rows, err := e.store.History(before, limit)
 	if err != nil {
-		return nil, storeReadError(err)
+		return nil, code.Errorf(code.TaskPersist, "the store cannot be read now: %w", err)
 	}
 	out := []Summary{}
 	for _, row := range rows {
@@ -120,8 +121,4 @@ func (e *Engine) Past(before store.Place, limit int) ([]Summary, error) {
 		out = append(out, s)
 	}
 	return out, nil
-}
-
-func storeReadError(err error) error {
-	return code.Errorf(code.TaskPersist, "the store cannot be read now: %w", err)
 }

@@ -47,7 +47,7 @@ func (e *Engine) Start(left map[string][]Worker) error {
 		e.start(t)
 	}
 	for _, t := range found {
-		if end := t.end.Load(); end != nil && (end.atEnd || t.own && end.state == Finished) {
+		if end := t.end.Load(); end != nil && end.atEnd {
 			e.spawn(t.afterEnd)
 		}
 	}

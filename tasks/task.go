@@ -69,10 +69,11 @@ func (t *task) log() *zerolog.Logger {
 }
 
 // record is what the store has of a task that has not ended; nil afterwards. The task's own goroutine may rely on it until it
-// has recorded an end; everybody else uses load.
+// has recorded an end; everybody else uses current.
 func (t *task) record() *record { return t.rec.Load() }
 
-// load is the record of any task; the caller holds lock, or does not mind one that is not published yet. Errors: 413 when that of an ended one cannot be read.
+// load is the record of any task; the caller holds lock, or does not mind one that is not published yet. Errors: 413 when that of
+// an ended one cannot be read, or was set aside since it cannot be understood.
 func (t *task) load() (*record, error) {
 	if r := t.rec.Load(); r != nil {
 		return r, nil
@@ -204,15 +205,7 @@ func (t *task) ask(who, what string, mutate func(*record) error, also ...func(*r
 }
 
 // resolve looks until it is known what became of a change whose fate was unknown.
-func (t *task) resolve() {
-	for delay := retryFirst; t.settle() != nil; delay = min(2*delay, retryMost) {
-		select {
-		case <-time.After(delay):
-		case <-t.engine.closing:
-			return
-		}
-	}
-}
+func (t *task) resolve() { t.engine.until(func() bool { return t.settle() == nil }) }
 
 // settle is settleDoubt for those who do not hold the lock.
 func (t *task) settle() error {
@@ -336,38 +329,27 @@ func (t *task) persist(what string, mutate func(*record) error, also ...func(*re
 		mine = r
 		return mutate(r)
 	}
-	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := t.change(agentItself, what, once, also...)
-		if errors.Is(err, errLanded) || code.Of(err) == code.UnknownTask { // cleared already, so its end was there
-			return nil
-		}
-		if code.Of(err) != code.TaskPersist {
-			return err
-		}
-		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
-		select {
-		case <-time.After(delay):
-		case <-t.engine.closing:
-			return errShutdown
-		}
+	err := t.insist(func() error { return t.change(agentItself, what, once, also...) })
+	if errors.Is(err, errLanded) || code.Of(err) == code.UnknownTask { // cleared already, so its end was there
+		return nil
 	}
+	return err
 }
 
-// insist asks as a client would, again and again until the store takes the request or another error answers it. errShutdown if the
-// agent goes first.
-func (t *task) insist(ask func() error) error {
-	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
-		err := ask()
-		if code.Of(err) != code.TaskPersist {
-			return err
+// insist asks again and again until the store takes the request, or it is answered for another reason. errShutdown if the agent
+// goes first.
+func (t *task) insist(ask func() error) (err error) {
+	answered := t.engine.until(func() bool {
+		if err = ask(); code.Of(err) != code.TaskPersist {
+			return true
 		}
-		t.log().Warn().Err(err).Dur("retry", delay).Msg("the store does not take what follows the task's end; trying again")
-		select {
-		case <-time.After(delay):
-		case <-t.engine.closing:
-			return errShutdown
-		}
+		t.log().Error().Err(err).Msg("the store does not take a change of the task; trying again")
+		return false
+	})
+	if !answered {
+		return errShutdown
 	}
+	return err
 }
 
 // errLanded: a change whose fate was unknown is there.

@@ -55,14 +55,8 @@ func engineBugs() []bug {
 			name: "the agent's own changes are tried once",
 			why:  "a disk that is full for a second leaves tasks hanging until the agent is restarted",
 			file: "tasks/task.go", by: proof,
-			edits: []edit{{`		if code.Of(err) != code.TaskPersist {
-			return err
-		}
-		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
-`, `		if code.Of(err) != code.TaskPersist || !unknown(err) {
-			return err
-		}
-		t.log().Error().Err(err).Dur("retry", delay).Msg("the store does not take the task's state; trying again")
+			edits: []edit{{`		if err = ask(); code.Of(err) != code.TaskPersist {
+`, `		if err = ask(); code.Of(err) != code.TaskPersist || !unknown(err) {
 `}},
 		},
 		{
