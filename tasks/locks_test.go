@@ -389,3 +389,21 @@ func BenchmarkOneKey(b *testing.B) {
 		}
 	}
 }
+
+// TestSlotsGoByArrival: of two that one end lets go on, the one that came first has the only slot, whatever its key.
+func TestSlotsGoByArrival(t *testing.T) {
+	lock := func(keys ...string) (out []Lock) {
+		for _, key := range keys {
+			out = append(out, Lock{Key: key, Exclusive: true})
+		}
+		return out
+	}
+	lt := newLockTable(map[Class]int{ClassCopy: 1})
+	holder := lt.enter("holder", ClassLight, lock("a", "b"), nil, false)
+	first := lt.enter("first", ClassCopy, lock("b"), nil, false)
+	second := lt.enter("second", ClassCopy, lock("a"), nil, false)
+	lt.leave(holder)
+	if first.state != claimGranted || second.state != claimReady {
+		t.Errorf("the first is in state %d and the second in %d, want %d and %d", first.state, second.state, claimGranted, claimReady)
+	}
+}

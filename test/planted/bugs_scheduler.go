@@ -81,7 +81,7 @@ func schedulerBugs() []bug {
 		{
 			name: "slots that become free at once go by key",
 			why:  "of two copies that waited for one image, the later one starts",
-			file: "tasks/locks.go", by: locks,
+			file: "tasks/locks.go", by: locks.test("TestSlotsGoByArrival"),
 			edits: []edit{{`			lt.makeReady(f.claim)
 			classes = append(classes, f.class)
 `, `			lt.makeReady(f.claim)
