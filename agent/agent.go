@@ -51,7 +51,7 @@ func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
 	server := rpc.New(rpc.Options{Log: log})
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(serving, listener) }()
+	go func() { served <- server.Serve(serving, listener, rpc.Local{}) }()
 	defer func() {
 		stopServing()
 		err = errors.Join(err, <-served)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
 	"vdsm-agent/rpc/stream"
@@ -189,7 +190,7 @@ func askContracts(t *testing.T, verbs []*tasks.Verb) map[string]wire.Contract {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		server.ServeMessages(t.Context(), stream.NewLines(far, stream.MaxMessage), "tester")
+		server.ServeMessages(t.Context(), stream.NewLines(far, stream.MaxMessage), rpc.Peer{Name: "tester", Role: access.Admin})
 	}()
 	c := client.New(near)
 	var answer wire.Contracts

@@ -29,7 +29,7 @@ var errShutdown = errors.New("the agent is shutting down")
 type connection struct {
 	server  *Server
 	serving context.Context // ends when the agent shuts down
-	who     string
+	peer    Peer
 	log     zerolog.Logger
 	stream  *stream.Stream
 
@@ -102,7 +102,7 @@ func (c *connection) work(ctx context.Context, m *Method, call *stream.Call) (js
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.serving, func() { cancel(errShutdown) })()
-	raw, err := c.server.answer(ctx, m, &Request{Params: call.Params, Who: c.who, Flow: call.Flow})
+	raw, err := c.server.answer(ctx, m, &Request{Params: call.Params, Who: c.peer.Name, Flow: call.Flow})
 	if err != nil && errors.Is(context.Cause(ctx), errShutdown) && (code.Of(err) == code.ResourceTimeout || errors.Is(err, context.Canceled)) {
 		err = code.Errorf(code.ShuttingDown, "the agent is shutting down: %w", err)
 	}

@@ -49,7 +49,7 @@ func Methods(e Engine, calls []tasks.Call) []Method {
 		out = append(out, submit(e, v))
 	}
 	for _, c := range calls {
-		out = append(out, Method{Name: c.Name, Params: c.Params, Ours: c.Ours, Handle: func(ctx context.Context, r *Request) (any, error) {
+		out = append(out, Method{Name: c.Name, Doc: c.Doc, Role: c.Role, Params: c.Params, Result: c.Result, Ours: c.Ours, Handle: func(ctx context.Context, r *Request) (any, error) {
 			return c.Answer(ctx, r.Params)
 		}})
 	}
@@ -74,7 +74,7 @@ func extras(own []param.Field) []param.Field {
 
 // submit makes a method of a verb that runs as a task.
 func submit(e Engine, v *tasks.Verb) Method {
-	m := Method{Name: v.Name, Params: v.Params, Ours: v.Ours, Task: true}
+	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Result: param.UUID(""), Ours: v.Ours, Task: true}
 	var own []param.Field
 	if v.Params != nil {
 		own = param.Describe(v.Params)

@@ -42,7 +42,7 @@ func FuzzRequest(f *testing.F) {
 		ctx, shut := context.WithCancel(context.Background())
 		l := newPipes()
 		served := make(chan error, 1)
-		go func() { served <- server.Serve(ctx, l) }()
+		go func() { served <- server.Serve(ctx, l, piped{}) }()
 		conn := l.dial()
 		go func() {
 			_, _ = conn.Write(append(line, "\n"+`{"jsonrpc":"2.0","method":"rpc.methods","id":"the last"}`+"\n"...)) // a failure shows below

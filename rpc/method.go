@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/wire"
@@ -24,9 +25,13 @@ type Request struct {
 type Method struct {
 	Name    string   // "Task.stop"
 	Aliases []string // "stopTask"
+	Doc     string   // one sentence that says what it does
+	Role    access.Role
 	// Params is the zero value of the struct that names the parameters, in the order in which they may come as an array;
 	// nil = none.
-	Params  any
+	Params any
+	// Result is the zero value of what it answers, for schemas; nil = true.
+	Result  any
 	Ours    bool // not a verb of VDSM: unknown parameters are refused
 	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
 	Cancels bool // starts although others of its connection wait for their turn

@@ -1,50 +1,60 @@
 package rpc
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/user"
 	"strconv"
 
-	"github.com/rs/zerolog"
+	"vdsm-agent/internal/access"
+	"vdsm-agent/rpc/stream"
+
 	"golang.org/x/sys/unix"
 )
 
-// peer is who is at the other end of a connection, as the kernel has it. It is nil for what is not a unix socket.
-type peer struct{ *unix.Ucred }
+// Peer is who is at the other end of a connection, as far as that is proven.
+type Peer struct {
+	// Name is short, for audit trails and log lines: "root (pid 4711)", "engine.example.com (192.0.2.7)".
+	Name string
+	Role access.Role
+}
 
-func peerOf(conn net.Conn) peer {
+// Transport makes messages of the bytes of a connection.
+type Transport interface {
+	// Open does what comes before the first message: it finds out who the peer is, and what it speaks. It returns in bounded
+	// time, and soon after ctx has ended. After an error the connection is closed, and the error logged.
+	Open(ctx context.Context, conn net.Conn) (stream.Framing, Peer, error)
+}
+
+// Local is the transport of the unix socket: lines, and peers whom the kernel names.
+type Local struct{}
+
+// Open asks the kernel who the peer is. Errors: it does not tell.
+func (Local) Open(_ context.Context, conn net.Conn) (stream.Framing, Peer, error) {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {
-		return peer{}
+		return nil, Peer{}, errors.New("it is no connection to a unix socket")
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return peer{}
+		return nil, Peer{}, err
 	}
-	var p peer
-	_ = raw.Control(func(fd uintptr) { // without an answer the peer stays unknown
-		p.Ucred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return p
+	var creds *unix.Ucred
+	if controlErr := raw.Control(func(fd uintptr) {
+		creds, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); controlErr != nil || err != nil {
+		return nil, Peer{}, fmt.Errorf("the kernel does not say who it is: %w", errors.Join(controlErr, err))
+	}
+	return stream.NewLines(conn, stream.MaxMessage), Peer{Name: nameOf(creds), Role: access.Admin}, nil
 }
 
-// String is short, for audit trails: "root (pid 4711)", or "uid 1234 (pid 4711)" if the user has no name.
-func (p peer) String() string {
-	if p.Ucred == nil {
-		return "an unknown client"
-	}
-	name := fmt.Sprintf("uid %d", p.Uid)
-	if u, err := user.LookupId(strconv.FormatUint(uint64(p.Uid), 10)); err == nil {
+// nameOf is "root (pid 4711)", or "uid 1234 (pid 4711)" if the user has no name.
+func nameOf(c *unix.Ucred) string {
+	name := fmt.Sprintf("uid %d", c.Uid)
+	if u, err := user.LookupId(strconv.FormatUint(uint64(c.Uid), 10)); err == nil {
 		name = u.Username
 	}
-	return fmt.Sprintf("%s (pid %d)", name, p.Pid)
-}
-
-// context adds the peer to log lines.
-func (p peer) context(log zerolog.Context) zerolog.Context {
-	if p.Ucred == nil {
-		return log.Str("who", p.String())
-	}
-	return log.Uint32("uid", p.Uid).Uint32("gid", p.Gid).Int32("pid", p.Pid)
+	return fmt.Sprintf("%s (pid %d)", name, c.Pid)
 }

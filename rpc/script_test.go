@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/stream"
@@ -123,7 +124,7 @@ func newScript(t *testing.T) *script {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.server.ServeMessages(ctx, s.framing, "tester")
+		s.server.ServeMessages(ctx, s.framing, rpc.Peer{Name: "tester", Role: access.Admin})
 	}()
 	go func() {
 		defer close(s.answers)

@@ -87,9 +87,9 @@ func (s *Server) list() []wire.Method {
 	return out
 }
 
-// Serve answers every client that connects to l until ctx ends; then it stops accepting, answers what is being done as far as
-// that ends within DrainFor, closes every connection and returns nil. It closes l. An error means that l is broken.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+// Serve answers every client that connects to l, by way of t, until ctx ends; then it stops accepting, answers what is being
+// done as far as that ends within DrainFor, closes every connection and returns nil. It closes l. An error means that l is broken.
+func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 	ctx, stop := context.WithCancel(ctx)
 	unhook := context.AfterFunc(ctx, func() { _ = l.Close() })
 	var clients sync.WaitGroup
@@ -100,11 +100,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
-			clients.Go(func() {
-				p := peerOf(conn)
-				log := p.context(s.log.With()).Logger()
-				s.serve(ctx, stream.NewLines(conn, stream.MaxMessage), p.String(), log)
-			})
+			clients.Go(func() { s.open(ctx, conn, t) })
 		case ctx.Err() != nil:
 			return nil
 		case exhausted(err):
@@ -130,15 +126,23 @@ func exhausted(err error) bool {
 	return false
 }
 
-// ServeMessages answers one peer of any transport until it is gone or ctx ends. who is what audit trails call it.
-func (s *Server) ServeMessages(ctx context.Context, f stream.Framing, who string) {
-	s.serve(ctx, f, who, s.log.With().Str("who", who).Logger())
+// open makes a peer of a connection, and answers it until it is gone or ctx ends.
+func (s *Server) open(ctx context.Context, conn net.Conn, t Transport) {
+	f, p, err := t.Open(ctx, conn)
+	if err != nil {
+		s.log.Warn().Err(err).Stringer("from", conn.RemoteAddr()).Msg("a client could not connect")
+		_ = conn.Close() // the error that counts is err
+		return
+	}
+	s.ServeMessages(ctx, f, p)
 }
 
-func (s *Server) serve(ctx context.Context, f stream.Framing, who string, log zerolog.Logger) {
-	log.Info().Msg("client connected")
+// ServeMessages answers one peer of any transport until it is gone or ctx ends.
+func (s *Server) ServeMessages(ctx context.Context, f stream.Framing, p Peer) {
+	log := s.log.With().Str("who", p.Name).Logger()
+	log.Info().Stringer("role", p.Role).Msg("client connected")
 	st := stream.New(f)
-	c := &connection{server: s, serving: ctx, who: who, log: log, stream: st}
+	c := &connection{server: s, serving: ctx, peer: p, log: log, stream: st}
 	conn := jsonrpc2.NewConn(context.WithoutCancel(ctx), st, c, jsonrpc2.SetLogger(protocolLog{log}))
 	select {
 	case <-conn.DisconnectNotify():

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"vdsm-agent/internal/access"
 )
 
 // The tags of tasks. Engines list and clear only tasks tagged spm.
@@ -34,11 +36,16 @@ var Classes = []Class{ClassCopy, ClassMerge, ClassVM, ClassLight}
 
 // Verb is an operation that runs as a task. All fields but Word and Admit are needed.
 type Verb struct {
-	Name     string // as clients call it: "Volume.copy"
-	Word     string // as engines know it: "copyImage"; "" = Name
-	Params   any    // the zero value of its parameter struct, for help texts
-	Ours     bool   // not a verb of VDSM: unknown parameters are refused
-	Forward  bool   // refused once its flow is cancelled; clean-up verbs are not
+	Name   string // as clients call it: "Volume.copy"
+	Word   string // as engines know it: "copyImage"; "" = Name
+	Doc    string // one sentence that says what it does
+	Role   access.Role
+	Params any  // the zero value of its parameter struct, for help texts
+	Ours   bool // not a verb of VDSM: unknown parameters are refused
+	// Job is the type under which clients see its tasks as jobs: "storage", "virt"; "" = it makes a task. The verb then has a
+	// parameter job_id, the client's choice, which is the task's id, and answers true.
+	Job      string
+	Forward  bool // refused once its flow is cancelled; clean-up verbs are not
 	Class    Class
 	Contract Contract
 
@@ -64,7 +71,10 @@ type Contract struct {
 // Call is a verb that is answered at once and makes no task.
 type Call struct {
 	Name   string
+	Doc    string // one sentence that says what it does
+	Role   access.Role
 	Params any
+	Result any // the zero value of what it answers, for schemas; nil = true
 	Ours   bool
 	Answer func(ctx context.Context, params json.RawMessage) (any, error) // a nil result is answered as true
 }

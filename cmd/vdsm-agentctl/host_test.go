@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
@@ -114,7 +115,9 @@ func (h *host) dial(ctx context.Context, socket string) (connection, error) {
 	near, far := net.Pipe()
 	h.conns = append(h.conns, far)
 	server, serving := h.server, h.serving
-	h.serves.Go(func() { server.ServeMessages(serving, stream.NewLines(far, stream.MaxMessage), "alice (pid 7)") })
+	h.serves.Go(func() {
+		server.ServeMessages(serving, stream.NewLines(far, stream.MaxMessage), rpc.Peer{Name: "alice (pid 7)", Role: access.Admin})
+	})
 	return client.New(socketLike{near}), nil
 }
 

@@ -69,7 +69,7 @@ func TestSignal(t *testing.T) {
 	server.SetReady()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- server.Serve(ctx, l) }()
+	go func() { ended <- server.Serve(ctx, l, rpc.Local{}) }()
 	c := shell(t, `exec "$CTL" wait `+uuid("1a2b"), path, "")
 	var stderr strings.Builder
 	c.Stderr = &stderr

@@ -290,7 +290,7 @@ func TestSocket(t *testing.T) {
 	server.SetReady()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- server.Serve(ctx, l) }()
+	go func() { ended <- server.Serve(ctx, l, rpc.Local{}) }()
 	if exit, stdout, stderr := command("Host", "ping"); exit != exitDone || stdout != "true\n" {
 		t.Errorf("exit %d: %s%s", exit, stdout, stderr)
 	}

@@ -27,6 +27,7 @@ type Lines struct {
 	max  int
 	in   *bufio.Reader
 	long []byte // a line that is longer than in's buffer
+	out  []byte // what is being written
 }
 
 var _ Framing = (*Lines)(nil)
@@ -99,16 +100,33 @@ func gone(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
-// WriteMessage writes body and a line feed. Errors: io.EOF when the peer is gone; that it has read nothing for
-// StallAfter.
-func (l *Lines) WriteMessage(body []byte) error {
-	line := append(body, '\n') //nolint:gocritic // body is given away: no copy of a large answer
-	for len(line) > 0 {
-		piece := line[:min(len(line), writePiece)]
-		err := l.conn.SetWriteDeadline(time.Now().Add(StallAfter))
+// Gather returns at once: nobody on this host needs to be paced.
+func (l *Lines) Gather() error { return nil }
+
+// WriteMessages writes each message and a line feed. Errors: as Write's.
+func (l *Lines) WriteMessages(all []Outgoing) error {
+	if cap(l.out) > keepBuffer {
+		l.out = nil
+	}
+	l.out = l.out[:0]
+	for _, m := range all {
+		for _, piece := range m.Body {
+			l.out = append(l.out, piece...)
+		}
+		l.out = append(l.out, '\n')
+	}
+	return Write(l.conn, l.out)
+}
+
+// Write writes all of b, and in one call if it has 256 KiB at most. Errors: io.EOF when the peer is gone; that it has read
+// nothing for StallAfter.
+func Write(conn net.Conn, b []byte) error {
+	for len(b) > 0 {
+		piece := b[:min(len(b), writePiece)]
+		err := conn.SetWriteDeadline(time.Now().Add(StallAfter))
 		n := 0
 		if err == nil {
-			n, err = l.conn.Write(piece)
+			n, err = conn.Write(piece)
 		}
 		stalled := errors.Is(err, os.ErrDeadlineExceeded)
 		switch {
@@ -119,7 +137,7 @@ func (l *Lines) WriteMessage(body []byte) error {
 		case err != nil && !stalled:
 			return err
 		}
-		line = line[n:]
+		b = b[n:]
 	}
 	return nil
 }
@@ -157,7 +175,7 @@ func (o objects) WriteObject(obj any) error {
 	if err != nil {
 		return err
 	}
-	return o.WriteMessage(raw)
+	return o.WriteMessages([]Outgoing{{Body: [][]byte{raw}}})
 }
 
 func (o objects) ReadObject(v any) error {

@@ -114,14 +114,14 @@ func TestLinesGivesUp(t *testing.T) {
 			}
 			read <- string(got)
 		}()
-		if err := l.WriteMessage([]byte(message)); err != nil {
+		if err := l.WriteMessages([]Outgoing{{Body: [][]byte{[]byte(message)}}}); err != nil {
 			t.Errorf("a slow reader is given up: %v", err)
 		}
 		if got := <-read; got != message+"\n" {
 			t.Errorf("it has read %q", got)
 		}
 		begun := time.Now()
-		if err := l.WriteMessage([]byte(message)); err == nil || !strings.Contains(err.Error(), "has read nothing") {
+		if err := l.WriteMessages([]Outgoing{{Body: [][]byte{[]byte(message)}}}); err == nil || !strings.Contains(err.Error(), "has read nothing") {
 			t.Errorf("a write that nobody reads answers %v", err)
 		}
 		if took := time.Since(begun); took != StallAfter {

@@ -26,28 +26,36 @@ type Call struct {
 
 // reply gathers the answers to one message.
 type reply struct {
-	batch   bool     // the answer is an array
-	answers [][]byte // by place; nil = none
-	open    int      // requests that are not answered yet
+	batch   bool       // the answer is an array
+	route   string     // of the answer
+	answers [][][]byte // by place, each in pieces; nil = none
+	open    int        // requests that are not answered yet
 }
 
 // join makes one message of the answers; nil when nothing is to be answered. A batch of one was never a batch for VDSM's
 // Python client, which sends every request in an array and wants a bare object.
-func (r *reply) join() []byte {
-	var given [][]byte
-	for _, a := range r.answers {
-		if a != nil {
-			given = append(given, a)
-		}
-	}
-	switch {
-	case r.open > 0 || len(given) == 0:
+func (r *reply) join() [][]byte {
+	if r.open > 0 {
 		return nil
-	case !r.batch:
-		return given[0]
 	}
-	joined := append([]byte{'['}, bytes.Join(given, []byte{','})...)
-	return append(joined, ']')
+	var all [][]byte
+	for _, a := range r.answers {
+		switch {
+		case a == nil:
+			continue
+		case !r.batch:
+			return a
+		case all == nil:
+			all = append(all, []byte{'['})
+		default:
+			all = append(all, []byte{','})
+		}
+		all = append(all, a...)
+	}
+	if all != nil {
+		all = append(all, []byte{']'})
+	}
+	return all
 }
 
 var errNotJSON = errors.New("the message is not JSON in UTF-8")
@@ -145,17 +153,24 @@ func first(raw json.RawMessage) byte {
 	return raw[0]
 }
 
-// answer writes an answer; member is "result" or "error".
-func answer(id json.RawMessage, member string, value json.RawMessage) []byte {
+// answer writes an answer, in pieces so that a large value is not copied; member is "result" or "error".
+func answer(id json.RawMessage, member string, value json.RawMessage) [][]byte {
 	if id == nil {
 		id = json.RawMessage("null")
 	}
-	out := make([]byte, 0, len(id)+len(value)+len(member)+32)
-	return fmt.Appendf(out, `{"jsonrpc":"2.0","id":%s,"%s":%s}`, id, member, value)
+	head := make([]byte, 0, len(id)+min(len(value), copied)+len(member)+32)
+	head = fmt.Appendf(head, `{"jsonrpc":"2.0","id":%s,"%s":`, id, member)
+	if len(value) > copied {
+		return [][]byte{head, value, []byte{'}'}}
+	}
+	return [][]byte{append(append(head, value...), '}')}
 }
 
+// copied is the most bytes of a value that are copied rather than kept as a piece of their own.
+const copied = 4 << 10
+
 // failure writes an answer that refuses a request.
-func failure(id json.RawMessage, number code.Code, message string) []byte {
+func failure(id json.RawMessage, number code.Code, message string) [][]byte {
 	text, err := json.Marshal(message)
 	if err != nil {
 		text = []byte(`"the request was refused"`) // a string always marshals

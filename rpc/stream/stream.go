@@ -20,25 +20,47 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 )
 
-// Message is what one frame carries.
+// Message is what one frame of the peer carries.
 type Message struct {
-	Body []byte // one JSON text
-	Flow string // the correlation id of the frame, "" = none
+	Body  []byte // one JSON text
+	Flow  string // the correlation id of the frame, "" = none
+	Reply string // where its answers go, in the framing's own words; "" if there is one place only, or none
 }
 
-// Framing carries messages over a connection. ReadMessage is called by one goroutine, WriteMessage by one at a time;
-// Close may be called by any, more than once, and ends both.
+// Outgoing is one message to the peer.
+type Outgoing struct {
+	Route string   // the Reply of the message that it answers, or one of the routes below
+	Body  [][]byte // one JSON text in pieces, which are never changed
+}
+
+// Routes of messages that answer no message which could be read. No Reply is one of them.
+const (
+	EventRoute   = "\x00events"  // to where the peer wants events
+	RefusalRoute = "\x00refusal" // the answer, with id null, to what is no request
+)
+
+// Framing carries messages over a connection. ReadMessage is called by one goroutine, Gather and WriteMessages by another, one
+// at a time; Close may be called by any, more than once, and ends them all.
 type Framing interface {
 	// ReadMessage returns the next message; its body is valid until the next call. Errors: ErrTooLong when a message
 	// was skipped, after which the next one can be read; io.EOF when the peer sends no more; any other ends the
 	// connection.
 	ReadMessage() (Message, error)
-	// WriteMessage writes one message. An error, also that the peer does not read, ends the connection; io.EOF is that
-	// the peer is gone.
-	WriteMessage(body []byte) error
+	// Gather is called when there is something to write, and returns when it is time to: at once, unless this peer must be
+	// paced; what is answered meanwhile is then written with it. Errors are those of WriteMessages.
+	Gather() error
+	// WriteMessages writes messages in their order. An error, also that the peer does not read, ends the connection; io.EOF
+	// is that the peer is gone.
+	WriteMessages(all []Outgoing) error
 	// Listening says whether a peer that sends no more still reads.
 	Listening() bool
 	Close() error
+}
+
+// EventSource is a Framing whose peer says in the framing's own way that it wants events, or wants them no more.
+type EventSource interface {
+	// OnEvents names the function that is told. It is called before the first ReadMessage, and the function never blocks.
+	OnEvents(tell func(wanted bool))
 }
 
 // Limits of one connection.
@@ -49,8 +71,12 @@ const (
 	MaxBatch = 200
 	// MaxUnread is the most bytes of answers that wait for a client to read them, besides the one that is being written.
 	MaxUnread = 64 << 20
+	// MaxEvents is how many messages may wait for a client before events that may be left out are.
+	MaxEvents = 1000
 	// maxAnswers is how many answers may wait before no more requests are read.
 	maxAnswers = 256
+	// writeAtOnce is how many bytes are given to the framing at a time, if that is more than one message.
+	writeAtOnce = 1 << 20
 	// lookAgain is how often a peer that sends no more is looked at, whether it still reads.
 	lookAgain = time.Second
 )
@@ -73,8 +99,9 @@ type Stream struct {
 	mu      sync.Mutex // guards what follows; never held while anything blocks
 	last    uint64
 	calls   map[uint64]*Call // not answered yet
-	out     [][]byte
+	out     []Outgoing
 	unread  int // bytes in out
+	taken   int // messages that are being written
 	writing bool
 	cause   error         // why the stream has ended, nil = it has not
 	moved   chan struct{} // closed and replaced whenever something was answered or written, and at the end
@@ -97,7 +124,7 @@ func (s *Stream) Call(id jsonrpc2.ID) *Call {
 // ReadObject stores the next request in v. It answers io.EOF when there will be none any more; Cause says why.
 func (s *Stream) ReadObject(v any) error {
 	for len(s.todo) == 0 {
-		if err := s.await(context.Background(), func() bool { return len(s.out) < maxAnswers }); err != nil {
+		if err := s.await(context.Background(), func() bool { return len(s.out)+s.taken < maxAnswers }); err != nil {
 			return io.EOF
 		}
 		m, err := s.framing.ReadMessage()
@@ -131,7 +158,7 @@ func (s *Stream) take(m Message) {
 		s.refuse(err)
 		return
 	}
-	r := &reply{batch: batch, answers: make([][]byte, len(items)), open: len(items)}
+	r := &reply{batch: batch, route: m.Reply, answers: make([][][]byte, len(items)), open: len(items)}
 	for i, item := range items {
 		c, err := parse(item)
 		c.Flow, c.reply, c.place = m.Flow, r, i
@@ -155,10 +182,22 @@ func (s *Stream) refuse(err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(failure(nil, number, err.Error()))
+	s.put(Outgoing{RefusalRoute, failure(nil, number, err.Error())})
 }
 
-// WriteObject takes an answer of the Conn, or a notification of ours. It never waits for the client to read.
+// Push queues an event, as JSON that is never changed, and never waits for the client to read. One that may be left out is,
+// if MaxEvents messages wait already; then Push answers false.
+func (s *Stream) Push(event []byte, mayBeLeftOut bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mayBeLeftOut && len(s.out) >= MaxEvents {
+		return false
+	}
+	s.put(Outgoing{EventRoute, [][]byte{event}})
+	return true
+}
+
+// WriteObject takes an answer of the Conn. It never waits for the client to read.
 func (s *Stream) WriteObject(obj any) error {
 	raw, err := json.Marshal(obj)
 	if err != nil {
@@ -166,18 +205,11 @@ func (s *Stream) WriteObject(obj any) error {
 	}
 	var a struct {
 		ID     uint64          `json:"id"`
-		Method *string         `json:"method"`
 		Result json.RawMessage `json:"result"`
 		Error  json.RawMessage `json:"error"`
 	}
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return err
-	}
-	if a.Method != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.put(raw)
-		return s.cause
 	}
 	s.mu.Lock()
 	c := s.calls[a.ID]
@@ -200,56 +232,87 @@ func (s *Stream) WriteObject(obj any) error {
 
 // settle keeps the answer to one request, and sends those to the whole message when it is the last. A nil text is no
 // answer.
-func (s *Stream) settle(c *Call, text []byte) {
+func (s *Stream) settle(c *Call, text [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := c.reply
 	r.answers[c.place] = text
 	r.open--
 	if joined := r.join(); r.open == 0 && joined != nil {
-		s.put(joined)
+		s.put(Outgoing{r.route, joined})
 	}
 	s.wake()
 }
 
 // put queues a message and sees that somebody writes it. A client that has left too much unread is given up. The
 // caller holds mu.
-func (s *Stream) put(message []byte) {
+func (s *Stream) put(m Outgoing) {
+	size := m.size()
 	switch {
 	case s.cause != nil:
 		return
-	case len(s.out) > 0 && s.unread+len(message) > MaxUnread:
+	case len(s.out) > 0 && s.unread+size > MaxUnread:
 		s.stop(fmt.Errorf("the client does not read its answers: %d MiB wait for it", s.unread>>20))
 		return
 	}
-	s.out = append(s.out, message)
-	s.unread += len(message)
+	s.out = append(s.out, m)
+	s.unread += size
 	if !s.writing {
 		s.writing = true
 		go s.write()
 	}
 }
 
+func (m *Outgoing) size() (n int) {
+	for _, piece := range m.Body {
+		n += len(piece)
+	}
+	return n
+}
+
 // write writes what is queued, and ends when there is no more.
 func (s *Stream) write() {
 	for {
+		err := s.framing.Gather()
+		var all []Outgoing
+		if err == nil {
+			all = s.due()
+		}
+		if len(all) > 0 {
+			err = s.framing.WriteMessages(all)
+		}
 		s.mu.Lock()
+		if err != nil {
+			s.stop(err)
+		}
+		s.taken = 0
 		if len(s.out) == 0 || s.cause != nil {
 			s.writing, s.out = false, nil
 			s.wake()
 			s.mu.Unlock()
 			return
 		}
-		message := s.out[0]
-		s.out[0] = nil
-		s.out = s.out[1:]
-		s.unread -= len(message)
-		s.wake()
 		s.mu.Unlock()
-		if err := s.framing.WriteMessage(message); err != nil {
-			s.end(err)
-		}
 	}
+}
+
+// due takes what is written next out of the queue; nothing once the stream has ended.
+func (s *Stream) due() (all []Outgoing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil {
+		return nil
+	}
+	size := 0
+	for len(all) < len(s.out) && (size == 0 || size+s.out[len(all)].size() <= writeAtOnce) {
+		size += s.out[len(all)].size()
+		all = s.out[:len(all)+1]
+	}
+	s.out = s.out[len(all):]
+	s.unread -= size
+	s.taken = len(all)
+	s.wake()
+	return all
 }
 
 // answerTheRest lets the answers to what a peer asked reach it after it has said that it asks no more, as the end of
