@@ -27,6 +27,7 @@ type Engine interface {
 	Get(id string) (tasks.View, error)
 	Summary(id string) (tasks.Summary, error)
 	List(f tasks.Filter) []tasks.Summary
+	Changes() uint64
 	Page(f tasks.Filter, after tasks.Place, limit int) (page []tasks.Summary, more bool)
 	Past(before store.Place, limit int) ([]tasks.Summary, error)
 	Log(id string) ([]store.Entry, error)

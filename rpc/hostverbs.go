@@ -43,6 +43,7 @@ type limitsParams struct {
 // hostMethods are the verbs about all tasks of the host, and about the agent.
 func hostMethods(e Engine) []Method {
 	pong := func(context.Context, *Request, param.None) (any, error) { return nil, nil }
+	statuses, infos := polled{engine: e, of: statusOf}, polled{engine: e, of: infoOf}
 	return []Method{
 		verb("Host.ping", "", pong),
 		verb("Host.ping2", "", pong),
@@ -50,10 +51,10 @@ func hostMethods(e Engine) []Method {
 			return allTasks(e, p)
 		}),
 		verb("Host.getAllTasksStatuses", "getAllTasksStatuses", func(context.Context, *Request, param.None) (any, error) {
-			return byID(e.List(tasks.Filter{Tag: tasks.TagSPM}), wire.StatusOf), nil
+			return answered(statuses.answer())
 		}),
 		verb("Host.getAllTasksInfo", "getAllTasksInfo", func(context.Context, *Request, param.None) (any, error) {
-			return byID(e.List(tasks.Filter{Tag: tasks.TagSPM}), wire.InfoOf), nil
+			return answered(infos.answer())
 		}),
 		ours("Host.getTaskHistory", func(_ context.Context, _ *Request, p historyParams) (any, error) { return history(e, p) }),
 		ours("Host.getQueue", func(context.Context, *Request, param.None) (any, error) { return wire.QueueOf(e.Queue()), nil }),

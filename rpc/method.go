@@ -35,7 +35,7 @@ type Method struct {
 	Ours    bool // not a verb of VDSM: unknown parameters are refused
 	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
 	Cancels bool // starts although others of its connection wait for their turn
-	// Handle answers. A nil result is answered as true. An error is answered with the code it carries, 100 without. ctx
+	// Handle answers. A nil result is answered as true, a json.RawMessage as it is. An error is answered with the code it carries, 100 without. ctx
 	// ends with the connection and with the agent.
 	Handle func(ctx context.Context, r *Request) (any, error)
 }

@@ -182,7 +182,9 @@ func (s *Server) answer(ctx context.Context, m *Method, r *Request) (raw json.Ra
 	if err != nil {
 		return nil, err
 	}
-	if result == nil {
+	if raw, encoded := result.(json.RawMessage); encoded && len(raw) > 0 {
+		return raw, nil
+	} else if encoded || result == nil {
 		result = true
 	}
 	if raw, err = json.Marshal(result); err != nil {

@@ -48,7 +48,8 @@ type Engine struct {
 	verbs   map[string]*Verb
 	locks   *lockTable
 	events  bus
-	queue   atomic.Int64 // Options.QueueLimit, as it is now
+	queue   atomic.Int64  // Options.QueueLimit, as it is now
+	changes atomic.Uint64 // see Changes
 
 	ctx     context.Context // ends when the agent shuts down
 	shut    context.CancelCauseFunc
@@ -259,6 +260,7 @@ func (e *Engine) add(t *task) {
 		at, _ = slices.BinarySearchFunc(e.order, t.place(), (*task).comparePlace)
 	}
 	e.order = slices.Insert(e.order, at, t)
+	e.changes.Add(1)
 }
 
 // forget takes a cleared task out of all lists.
@@ -272,6 +274,7 @@ func (e *Engine) forget(t *task) {
 	if at, there := slices.BinarySearchFunc(e.order, t.place(), (*task).comparePlace); there {
 		e.order = slices.Delete(e.order, at, at+1)
 	}
+	e.changes.Add(1)
 }
 
 // reserve makes submits of one id come one after the other.

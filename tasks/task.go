@@ -133,6 +133,7 @@ func (t *task) show(r *record) {
 		r = nil
 	}
 	t.rec.Store(r)
+	t.engine.changes.Add(1)
 }
 
 // change is the only way a record changes. It calls mutate with a copy of the record as it is now, checks the move

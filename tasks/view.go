@@ -117,6 +117,11 @@ func (e *Engine) List(f Filter) []Summary {
 	return list
 }
 
+// Changes counts what has changed in lists so far, but for what is seen of a task only while it has not ended: its progress and its
+// message. So while it is the same, a list of tasks that have all ended is the same too. It is counted after the change
+// can be seen, and before anybody is told of it.
+func (e *Engine) Changes() uint64 { return e.changes.Load() }
+
 // Place is a task's place in the order of lists, by creation, then by id. It never changes, so that pages neither repeat nor
 // miss a task.
 type Place struct {
