@@ -3,6 +3,7 @@ package stream
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (l *Lines) line() ([]byte, error) {
 		part, err := l.in.ReadSlice('\n')
 		whole := err == nil
 		switch {
-		case gone(err):
+		case Gone(err):
 			return nil, io.EOF
 		case err == io.EOF && len(part)+len(l.long) > 0 && !skipping:
 			whole = true // the next read says EOF again
@@ -95,8 +96,8 @@ func (l *Lines) line() ([]byte, error) {
 	}
 }
 
-// gone says whether an error of a connection means that one side has dropped it.
-func gone(err error) bool {
+// Gone says whether an error of a connection means that one side has dropped it.
+func Gone(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
@@ -118,6 +119,9 @@ func (l *Lines) WriteMessages(all []Outgoing) error {
 	return Write(l.conn, l.out)
 }
 
+// Flush returns at once: what was written to a unix socket is the peer's.
+func (l *Lines) Flush(context.Context) {}
+
 // Write writes all of b, and in one call if it has 256 KiB at most. Errors: io.EOF when the peer is gone; that it has read
 // nothing for StallAfter.
 func Write(conn net.Conn, b []byte) error {
@@ -132,7 +136,7 @@ func Write(conn net.Conn, b []byte) error {
 		switch {
 		case stalled && n == 0:
 			return fmt.Errorf("the peer has read nothing for %s", StallAfter)
-		case gone(err):
+		case Gone(err):
 			return io.EOF
 		case err != nil && !stalled:
 			return err

@@ -52,6 +52,8 @@ type Framing interface {
 	// WriteMessages writes messages in their order. An error, also that the peer does not read, ends the connection; io.EOF
 	// is that the peer is gone.
 	WriteMessages(all []Outgoing) error
+	// Flush returns when the peer's side has taken what was written, or ctx has ended: only then may Close be a reset.
+	Flush(ctx context.Context)
 	// Listening says whether a peer that sends no more still reads.
 	Listening() bool
 	Close() error
@@ -331,7 +333,11 @@ func (s *Stream) answerTheRest() {
 // Drain waits until every request is answered and every answer is written, the stream has ended (then it says why), or
 // ctx has.
 func (s *Stream) Drain(ctx context.Context) error {
-	return s.await(ctx, func() bool { return len(s.calls) == 0 && len(s.out) == 0 && !s.writing })
+	err := s.await(ctx, func() bool { return len(s.calls) == 0 && len(s.out) == 0 && !s.writing })
+	if err == nil {
+		s.framing.Flush(ctx)
+	}
+	return err
 }
 
 // await waits until what holds, which is asked with mu held. Errors: the stream's end, ctx's.

@@ -66,6 +66,8 @@ func (m *memory) WriteMessages(all []Outgoing) error {
 	return nil
 }
 
+func (m *memory) Flush(context.Context) {}
+
 func (m *memory) Listening() bool { return true }
 
 func (m *memory) Close() error {
