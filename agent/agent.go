@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"vdsm-agent/internal/proc"
@@ -40,33 +39,23 @@ func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer lock.Close()
-	// The socket opens first, so that whoever asks why the start takes long gets an answer.
-	if err := os.MkdirAll(filepath.Dir(c.Socket), 0o755); err != nil {
-		return fmt.Errorf("the socket's directory cannot be made: %w", err)
-	}
-	listener, err := rpc.Listen(c.Socket)
+	// The sockets open first, so that whoever asks why the start takes long gets an answer.
+	server := rpc.New(rpc.Options{Log: log, Connections: c.Connections, PerAddress: c.PerAddress})
+	doors, err := open(ctx, c, server, log)
 	if err != nil {
 		return err
 	}
-	server := rpc.New(rpc.Options{Log: log})
-	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(serving, listener, rpc.Local{}) }()
-	defer func() {
-		stopServing()
-		err = errors.Join(err, <-served)
-	}()
+	defer func() { err = errors.Join(err, doors.close()) }()
 
 	p, err := start(ctx, c, server, log)
 	if err != nil {
 		return err
 	}
-	log.Info().Str("socket", c.Socket).Str("state", c.StateDir).Str("workers", p.workers.Mode()).Msg("ready")
+	log.Info().Strs("sockets", doors.names()).Str("state", c.StateDir).Str("workers", p.workers.Mode()).Msg("ready")
 	select {
 	case <-ctx.Done():
 		log.Info().Msg("shutting down; unfinished tasks go on at the next start")
-	case err = <-served:
-		served <- nil
+	case err = <-doors.broken:
 	}
 	return errors.Join(err, p.stop())
 }

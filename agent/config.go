@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"vdsm-agent/internal/access"
+	"vdsm-agent/rpc/remote"
+	"vdsm-agent/rpc/stomp"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
 
@@ -30,6 +34,14 @@ type Config struct {
 	Socket   string
 	LogLevel zerolog.Level
 
+	Access      *access.Policy
+	engines     bool // the file says which certificates may operate
+	Connections int  // of each listener; 0 = any number
+	PerAddress  int  // of them from one address; 0 = any number
+	TLS         TLSConfig
+	Plain       PlainConfig
+	Java        stomp.Java
+
 	Roots    []string     // directories with storage domains, besides the agent's own
 	Owner    domain.Owner // of files in domains
 	TrashFor time.Duration
@@ -41,6 +53,19 @@ type Config struct {
 	TermGrace  time.Duration
 	FenceFor   time.Duration
 	Mock       bool // the mock verb is there, for tests of clients
+}
+
+// TLSConfig is how clients on other hosts reach the agent.
+type TLSConfig struct {
+	Address   string // "host:port"; "" = not at all
+	Files     remote.Files
+	CheckName bool
+}
+
+// PlainConfig is how they reach it without TLS.
+type PlainConfig struct {
+	Address string // "host:port"; "" = not at all
+	Role    access.Role
 }
 
 // Flags are what the command line says; "" = not given.
@@ -58,6 +83,12 @@ func Load(f Flags) (Config, error) {
 		Retention: tasks.Retention{Jobs: time.Hour, History: 30 * 24 * time.Hour, Rows: 100_000},
 
 		TermGrace: 2 * time.Second, FenceFor: time.Hour,
+
+		Access: access.NewPolicy(), Connections: 200, PerAddress: 100,
+		TLS: TLSConfig{Address: "[::]:54321", Files: remote.Files{
+			Cert: "/etc/pki/vdsm/certs/vdsmcert.pem", Key: "/etc/pki/vdsm/keys/vdsmkey.pem", CA: "/etc/pki/vdsm/certs/cacert.pem",
+		}},
+		Plain: PlainConfig{Role: access.Observe},
 	}
 	file := f.ConfigFile
 	if file == "" {
@@ -65,6 +96,12 @@ func Load(f Flags) (Config, error) {
 	}
 	if err := c.read(file); err != nil && (f.ConfigFile != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return c, err
+	}
+	if !c.engines {
+		if err := c.Access.AllowRemote("*", access.Operate); err != nil {
+			return c, err
+		}
+		c.engines = true
 	}
 	if f.StateDir != "" {
 		c.StateDir = f.StateDir
@@ -98,6 +135,22 @@ func (c *Config) keys() map[string]func(string) error {
 		"agent.state_dir":      setString(&c.StateDir),
 		"agent.socket":         setString(&c.Socket),
 		"agent.log_level":      setLevel(&c.LogLevel),
+		"access.admin":         c.local(access.Admin),
+		"access.operate":       c.local(access.Operate),
+		"access.observe":       c.local(access.Observe),
+		"access.tls_admin":     c.remote(access.Admin),
+		"access.tls_operate":   c.remote(access.Operate),
+		"access.tls_observe":   c.remote(access.Observe),
+		"rpc.connections":      setCount(&c.Connections),
+		"rpc.per_address":      setCount(&c.PerAddress),
+		"rpc.java":             setJava(&c.Java),
+		"tls.address":          setAddress(&c.TLS.Address),
+		"tls.cert":             setString(&c.TLS.Files.Cert),
+		"tls.key":              setString(&c.TLS.Files.Key),
+		"tls.ca":               setString(&c.TLS.Files.CA),
+		"tls.check_name":       setBool(&c.TLS.CheckName),
+		"plain.address":        setAddress(&c.Plain.Address),
+		"plain.role":           setRole(&c.Plain.Role),
 		"storage.roots":        setList(&c.Roots),
 		"storage.owner":        setOwner(&c.Owner),
 		"storage.trash_for":    setDuration(&c.TrashFor),
@@ -143,6 +196,73 @@ func setString(to *string) func(string) error {
 			return errors.New("a value is missing")
 		}
 		*to = s
+		return nil
+	}
+}
+
+// local gives users and groups of this host a role.
+func (c *Config) local(role access.Role) func(string) error {
+	return each(func(who string) error { return c.Access.AllowLocal(who, role) })
+}
+
+// remote gives certificates a role. Without the key any that the authority has signed may operate, as with VDSM.
+func (c *Config) remote(role access.Role) func(string) error {
+	return func(s string) error {
+		c.engines = c.engines || role == access.Operate
+		return each(func(pattern string) error { return c.Access.AllowRemote(pattern, role) })(s)
+	}
+}
+
+// each reads a list.
+func each(add func(string) error) func(string) error {
+	return func(s string) error {
+		var list []string
+		if err := setList(&list)(s); err != nil {
+			return err
+		}
+		for _, one := range list {
+			if err := add(one); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// setAddress reads "host:port", or "none".
+func setAddress(to *string) func(string) error {
+	return func(s string) error {
+		if s == "none" {
+			*to = ""
+			return nil
+		}
+		if _, port, err := net.SplitHostPort(s); err != nil {
+			return fmt.Errorf("%q is neither host:port, as in 127.0.0.1:54322 or [::]:54321, nor none", s)
+		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("%q is not a port, 0 to 65535 ", port)
+		}
+		*to = s
+		return nil
+	}
+}
+
+func setRole(to *access.Role) func(string) error {
+	return func(s string) (err error) {
+		*to, err = access.Parse(s)
+		return err
+	}
+}
+
+func setJava(to *stomp.Java) func(string) error {
+	return func(s string) error {
+		switch j := stomp.Java(s); j {
+		case stomp.Always, stomp.Never:
+			*to = j
+		case "auto":
+			*to = stomp.Auto
+		default:
+			return fmt.Errorf("%q is none of auto, always, never", s)
+		}
 		return nil
 	}
 }

@@ -46,6 +46,9 @@ func (c *connection) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc
 		err = code.Errorf(code.ShuttingDown, "the agent is shutting down; ask again when it is back")
 	}
 	if err == nil {
+		err = c.allow(m)
+	}
+	if err == nil {
 		err = c.admit(m.Cancels, func() {
 			if raw, err := c.work(ctx, m, call); err != nil {
 				c.refuse(conn, r.ID, err)
@@ -58,6 +61,16 @@ func (c *connection) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc
 	if err != nil {
 		c.refuse(conn, r.ID, err)
 	}
+}
+
+// allow refuses what the peer's role does not let it do.
+func (c *connection) allow(m *Method) error {
+	if c.peer.Role >= m.Role {
+		return nil
+	}
+	c.log.Warn().Str("method", m.Name).Stringer("role", c.peer.Role).Stringer("needed", m.Role).Msg("refused: the client may not do this")
+	return code.Errorf(code.NotAllowed, "%s needs the role %s, and %s has %s; an administrator of this host gives roles in section [access] of the configuration",
+		m.Name, m.Role, c.peer.Name, c.peer.Role)
 }
 
 // admit runs work now, or when it is its turn.

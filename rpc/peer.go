@@ -29,10 +29,12 @@ type Transport interface {
 }
 
 // Local is the transport of the unix socket: lines, and peers whom the kernel names.
-type Local struct{}
+type Local struct {
+	Policy *access.Policy
+}
 
 // Open asks the kernel who the peer is. Errors: it does not tell.
-func (Local) Open(_ context.Context, conn net.Conn) (stream.Framing, Peer, error) {
+func (l Local) Open(_ context.Context, conn net.Conn) (stream.Framing, Peer, error) {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil, Peer{}, errors.New("it is no connection to a unix socket")
@@ -47,7 +49,7 @@ func (Local) Open(_ context.Context, conn net.Conn) (stream.Framing, Peer, error
 	}); controlErr != nil || err != nil {
 		return nil, Peer{}, fmt.Errorf("the kernel does not say who it is: %w", errors.Join(controlErr, err))
 	}
-	return stream.NewLines(conn, stream.MaxMessage), Peer{Name: nameOf(creds), Role: access.Admin}, nil
+	return stream.NewLines(conn, stream.MaxMessage), Peer{Name: nameOf(creds), Role: l.Policy.OfUser(creds.Uid, creds.Gid)}, nil
 }
 
 // nameOf is "root (pid 4711)", or "uid 1234 (pid 4711)" if the user has no name.

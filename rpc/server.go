@@ -29,6 +29,9 @@ type Options struct {
 	Log zerolog.Logger
 	// DrainFor is how long Serve waits at its end for the answers of what is being done; 0 = 5 s.
 	DrainFor time.Duration
+	// Connections is how many clients may be connected to each listener, and PerAddress how many of them from one address (all
+	// of a unix socket's come from one); 0 = any number.
+	Connections, PerAddress int
 }
 
 // Server answers calls. It is made before anything else of the agent, so that whoever asks why the start takes long gets
@@ -37,6 +40,7 @@ type Options struct {
 type Server struct {
 	log      zerolog.Logger
 	drainFor time.Duration
+	limits   [2]int                 // Connections, PerAddress
 	status   atomic.Pointer[string] // nil = ready
 
 	mu      sync.RWMutex
@@ -48,7 +52,7 @@ func New(o Options) *Server {
 	if o.DrainFor == 0 {
 		o.DrainFor = 5 * time.Second
 	}
-	s := &Server{log: o.Log, drainFor: o.DrainFor, methods: map[string]*Method{}}
+	s := &Server{log: o.Log, drainFor: o.DrainFor, limits: [2]int{o.Connections, o.PerAddress}, methods: map[string]*Method{}}
 	s.SetStatus("the agent is starting")
 	s.Handle([]Method{ours("rpc.methods", func(context.Context, *Request, param.None) (any, error) { return s.list(), nil })})
 	return s
@@ -93,14 +97,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 	ctx, stop := context.WithCancel(ctx)
 	unhook := context.AfterFunc(ctx, func() { _ = l.Close() })
 	var clients sync.WaitGroup
+	seats := seats{most: s.limits[0], each: s.limits[1], byAddress: map[string]int{}, log: s.log}
 	defer clients.Wait()
 	defer unhook()
 	defer stop()
 	for {
 		conn, err := l.Accept()
 		switch {
+		case err == nil && !seats.take(conn.RemoteAddr()):
+			_ = conn.Close() // it gets no other answer
 		case err == nil:
-			clients.Go(func() { s.open(ctx, conn, t) })
+			clients.Go(func() {
+				defer seats.free(conn.RemoteAddr())
+				s.open(ctx, conn, t)
+			})
 		case ctx.Err() != nil:
 			return nil
 		case exhausted(err):

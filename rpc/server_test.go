@@ -445,7 +445,7 @@ func serveSocket(t *testing.T, path string, o rpc.Options, methods ...rpc.Method
 	s.SetReady()
 	ctx, end := context.WithCancel(context.Background())
 	served := make(chan error)
-	go func() { served <- s.Serve(ctx, l, rpc.Local{}) }()
+	go func() { served <- s.Serve(ctx, l, rpc.Local{Policy: access.NewPolicy()}) }()
 	t.Cleanup(func() {
 		end()
 		if err := <-served; err != nil {

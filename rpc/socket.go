@@ -76,6 +76,9 @@ func (s *socket) publish(temporary string) error {
 	return os.Rename(temporary, s.path)
 }
 
+// Addr is where clients find it.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
 // Close ends the listener and removes its path, unless another agent's socket is there now.
 func (s *socket) Close() error {
 	err := s.UnixListener.Close()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/wire"
 
@@ -69,7 +70,7 @@ func TestSignal(t *testing.T) {
 	server.SetReady()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- server.Serve(ctx, l, rpc.Local{}) }()
+	go func() { ended <- server.Serve(ctx, l, rpc.Local{Policy: access.NewPolicy()}) }()
 	c := shell(t, `exec "$CTL" wait `+uuid("1a2b"), path, "")
 	var stderr strings.Builder
 	c.Stderr = &stderr

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
 	"vdsm-agent/rpc/wire"
@@ -290,7 +291,7 @@ func TestSocket(t *testing.T) {
 	server.SetReady()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- server.Serve(ctx, l, rpc.Local{}) }()
+	go func() { ended <- server.Serve(ctx, l, rpc.Local{Policy: access.NewPolicy()}) }()
 	if exit, stdout, stderr := command("Host", "ping"); exit != exitDone || stdout != "true\n" {
 		t.Errorf("exit %d: %s%s", exit, stdout, stderr)
 	}

@@ -49,6 +49,7 @@ const (
 	DomainLayout          Code = 371
 	DomainType            Code = 372
 	DomainAccess          Code = 379 // the domain is read-only, gone or answers I/O errors
+	NotAllowed            Code = 385 // the client's role is too low; of VDSM's numbers the one that says "insufficient permissions"
 	UnsupportedVersion    Code = 394
 	NoSpaceLeftOnDomain   Code = 397
 	UnknownTask           Code = 401
