@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/wire"
@@ -34,13 +35,19 @@ type flowListParams struct {
 // flowMethods are the verbs about whole actions of an engine.
 func flowMethods(e Engine) []Method {
 	return []Method{
-		cancels(ours("Flow.cancel", func(ctx context.Context, r *Request, p flowCancelParams) (any, error) {
+		with(Method{
+			Name: "Flow.cancel", Role: access.Operate, Ours: true, Cancels: true, Result: wire.FlowCancel{},
+			Doc: "Stop all tasks of a flow, and refuse new ones.",
+		}, func(ctx context.Context, r *Request, p flowCancelParams) (any, error) {
 			if err := p.FlowID.required(); err != nil {
 				return nil, err
 			}
 			return cancelFlow(ctx, e, r.Who, p)
-		})),
-		ours("Flow.getStatus", func(_ context.Context, _ *Request, p flowParams) (any, error) {
+		}),
+		with(Method{
+			Name: "Flow.getStatus", Role: access.Observe, Ours: true, Result: wire.FlowStatus{},
+			Doc: "Answer the states of a flow's tasks.",
+		}, func(_ context.Context, _ *Request, p flowParams) (any, error) {
 			if err := p.FlowID.required(); err != nil {
 				return nil, err
 			}
@@ -50,10 +57,16 @@ func flowMethods(e Engine) []Method {
 			}
 			return out, nil
 		}),
-		ours("Flow.list", func(_ context.Context, _ *Request, p flowListParams) (any, error) {
+		with(Method{
+			Name: "Flow.list", Role: access.Observe, Ours: true, Result: wire.FlowPage{},
+			Doc: "List the flows that have tasks or are cancelled.",
+		}, func(_ context.Context, _ *Request, p flowListParams) (any, error) {
 			return answered(flowPage(e.Flows(tasks.State(p.State)), p))
 		}),
-		ours("Flow.release", func(_ context.Context, _ *Request, p flowParams) (any, error) {
+		with(Method{
+			Name: "Flow.release", Role: access.Operate, Ours: true,
+			Doc: "Take new tasks of a cancelled flow again.",
+		}, func(_ context.Context, _ *Request, p flowParams) (any, error) {
 			if err := p.FlowID.required(); err != nil {
 				return nil, err
 			}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/wire"
@@ -45,21 +46,48 @@ func hostMethods(e Engine) []Method {
 	pong := func(context.Context, *Request, param.None) (any, error) { return nil, nil }
 	statuses, infos := polled{engine: e, of: statusOf}, polled{engine: e, of: infoOf}
 	return []Method{
-		verb("Host.ping", "", pong),
-		verb("Host.ping2", "", pong),
-		verb("Host.getAllTasks", "getAllTasks", func(_ context.Context, _ *Request, p listParams) (any, error) {
+		with(Method{
+			Name: "Host.ping", Role: access.Observe, Cancels: true,
+			Doc: "Answer at once (VDSM's old form of Host.ping2).",
+		}, pong),
+		with(Method{
+			Name: "Host.ping2", Role: access.Observe, Cancels: true,
+			Doc: "Answer at once.",
+		}, pong),
+		with(Method{
+			Name: "Host.getAllTasks", Aliases: []string{"getAllTasks"}, Role: access.Observe, Result: wire.TaskList{},
+			Doc: "List all tasks, or with a limit a page of them.",
+		}, func(_ context.Context, _ *Request, p listParams) (any, error) {
 			return allTasks(e, p)
 		}),
-		verb("Host.getAllTasksStatuses", "getAllTasksStatuses", func(context.Context, *Request, param.None) (any, error) {
+		with(Method{
+			Name: "Host.getAllTasksStatuses", Aliases: []string{"getAllTasksStatuses"}, Role: access.Observe, Result: map[string]wire.TaskStatus{},
+			Doc: "Answer the states of all tasks that engines have submitted with a pool.",
+		}, func(context.Context, *Request, param.None) (any, error) {
 			return answered(statuses.answer())
 		}),
-		verb("Host.getAllTasksInfo", "getAllTasksInfo", func(context.Context, *Request, param.None) (any, error) {
+		with(Method{
+			Name: "Host.getAllTasksInfo", Aliases: []string{"getAllTasksInfo"}, Role: access.Observe, Result: map[string]wire.TaskInfo{},
+			Doc: "Answer which verb each task carries out that an engine has submitted with a pool.",
+		}, func(context.Context, *Request, param.None) (any, error) {
 			return answered(infos.answer())
 		}),
-		ours("Host.getTaskHistory", func(_ context.Context, _ *Request, p historyParams) (any, error) { return history(e, p) }),
-		ours("Host.getQueue", func(context.Context, *Request, param.None) (any, error) { return wire.QueueOf(e.Queue()), nil }),
-		ours("Host.setLimits", func(_ context.Context, _ *Request, p limitsParams) (any, error) { return nil, setLimits(e, p) }),
-		ours("Host.getCancelContract", func(context.Context, *Request, param.None) (any, error) {
+		with(Method{
+			Name: "Host.getTaskHistory", Role: access.Observe, Ours: true, Result: wire.HistoryPage{},
+			Doc: "List cleared tasks, newest first.",
+		}, func(_ context.Context, _ *Request, p historyParams) (any, error) { return history(e, p) }),
+		with(Method{
+			Name: "Host.getQueue", Role: access.Observe, Ours: true, Result: wire.Queue{},
+			Doc: "Answer how many tasks run and wait, and the limits.",
+		}, func(context.Context, *Request, param.None) (any, error) { return wire.QueueOf(e.Queue()), nil }),
+		with(Method{
+			Name: "Host.setLimits", Role: access.Admin, Ours: true,
+			Doc: "Change how many tasks may run and wait, until the agent ends.",
+		}, func(_ context.Context, _ *Request, p limitsParams) (any, error) { return nil, setLimits(e, p) }),
+		with(Method{
+			Name: "Host.getCancelContract", Role: access.Observe, Ours: true, Result: wire.Contracts{},
+			Doc: "Answer what a cancel of each verb guarantees.",
+		}, func(context.Context, *Request, param.None) (any, error) {
 			out := wire.Contracts{Verbs: map[string]wire.Contract{}}
 			for _, v := range e.Verbs() {
 				out.Verbs[v.Name] = wire.ContractOf(v.Contract, v.Forward)

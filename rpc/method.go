@@ -93,34 +93,16 @@ func (m *Method) describe() wire.Method {
 	}
 }
 
-// verb makes a method of VDSM's of a function that gets its parameters decoded.
-func verb[P any](name, alias string, handle func(context.Context, *Request, P) (any, error)) Method {
-	return typed(name, alias, param.Lenient, handle)
-}
-
-// ours is verb for a method that VDSM does not have.
-func ours[P any](name string, handle func(context.Context, *Request, P) (any, error)) Method {
-	return typed(name, "", param.Strict, handle)
-}
-
-func typed[P any](name, alias string, strict param.Strictness, handle func(context.Context, *Request, P) (any, error)) Method {
+// with completes a method by a function that gets its parameters decoded.
+func with[P any](m Method, handle func(context.Context, *Request, P) (any, error)) Method {
 	var zero P
-	m := Method{Name: name, Params: zero, Ours: strict == param.Strict}
-	if alias != "" {
-		m.Aliases = []string{alias}
-	}
+	m.Params = zero
 	m.Handle = func(ctx context.Context, r *Request) (any, error) {
 		var p P
-		if err := param.Decode(r.Params, &p, strict); err != nil {
+		if err := param.Decode(r.Params, &p, param.Strictness(m.Ours)); err != nil {
 			return nil, err
 		}
 		return handle(ctx, r, p)
 	}
-	return m
-}
-
-// cancels marks a method as one that cancels.
-func cancels(m Method) Method {
-	m.Cancels = true
 	return m
 }

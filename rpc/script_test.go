@@ -152,7 +152,7 @@ func verbs(w *mock.World) []*tasks.Verb {
 		TaskID string `json:"taskID" default:""`
 	}
 	return append(mock.Verbs(w), &tasks.Verb{
-		Name: "Trash.empty", Params: own{}, Ours: true, Class: tasks.ClassLight,
+		Role: access.Operate, Doc: "Empty the trash.", Name: "Trash.empty", Params: own{}, Ours: true, Class: tasks.ClassLight,
 		Plan: func(_ string, raw json.RawMessage) (*tasks.Plan, error) {
 			return &tasks.Plan{Tag: tasks.TagSPM}, param.Decode(raw, &own{}, param.Strict)
 		},
@@ -165,16 +165,16 @@ func verbs(w *mock.World) []*tasks.Verb {
 
 // calls answer at once, each in its own way.
 var calls = []tasks.Call{
-	{Name: "Host.echo", Params: echoParams{}, Answer: func(_ context.Context, raw json.RawMessage) (any, error) {
+	{Name: "Host.echo", Role: access.Observe, Doc: "Test.", Params: echoParams{}, Answer: func(_ context.Context, raw json.RawMessage) (any, error) {
 		var p echoParams
 		err := param.Decode(raw, &p, param.Lenient)
 		return p, err
 	}},
-	{Name: "Test.nothing", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return nil, nil }},
-	{Name: "Test.panics", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { panic("a defect") }},
-	{Name: "Test.fails", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return nil, os.ErrNotExist }},
-	{Name: "Test.unwritable", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return make(chan int), nil }},
-	{Name: "Test.emptyList", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return []string{}, nil }},
+	{Name: "Test.nothing", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return nil, nil }},
+	{Name: "Test.panics", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { panic("a defect") }},
+	{Name: "Test.fails", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return nil, os.ErrNotExist }},
+	{Name: "Test.unwritable", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return make(chan int), nil }},
+	{Name: "Test.emptyList", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return []string{}, nil }},
 }
 
 type echoParams struct {

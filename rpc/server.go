@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/stream"
@@ -54,18 +55,22 @@ func New(o Options) *Server {
 	}
 	s := &Server{log: o.Log, drainFor: o.DrainFor, limits: [2]int{o.Connections, o.PerAddress}, methods: map[string]*Method{}}
 	s.SetStatus("the agent is starting")
-	s.Handle([]Method{ours("rpc.methods", func(context.Context, *Request, param.None) (any, error) { return s.list(), nil })})
+	s.Handle([]Method{with(Method{
+		Name: "rpc.methods", Role: access.Observe, Ours: true, Result: []wire.Method{},
+		Doc: "List what can be called, for command lines.",
+	}, func(context.Context, *Request, param.None) (any, error) { return s.list(), nil })})
 	return s
 }
 
-// Handle adds methods. It panics on a name that is taken, since that is a defect of the program.
+// Handle adds methods. It panics on a name that is taken, and on a method that does nothing, says nothing of itself or needs no
+// role, since that is a defect of the program.
 func (s *Server) Handle(methods []Method) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range methods {
 		for _, name := range append([]string{m.Name}, m.Aliases...) {
-			if _, taken := s.methods[name]; taken || name == "" || m.Handle == nil {
-				panic("method " + name + " is registered twice, or does nothing")
+			if _, taken := s.methods[name]; taken || name == "" || m.Handle == nil || m.Doc == "" || m.Role == access.None {
+				panic("method " + name + " is registered twice, does nothing, or lacks its doc or its role")
 			}
 			s.methods[name] = &m
 		}

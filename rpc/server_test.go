@@ -115,7 +115,7 @@ func newHouse(t *testing.T, methods ...rpc.Method) *house {
 
 // method is one that calls f.
 func method(name string, f func(ctx context.Context, r *rpc.Request) (any, error)) rpc.Method {
-	return rpc.Method{Name: name, Handle: f}
+	return rpc.Method{Name: name, Role: access.Observe, Doc: "Test.", Handle: f}
 }
 
 // waits is a method that answers when release is closed, or with the end of its ctx.

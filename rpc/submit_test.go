@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
@@ -60,7 +61,7 @@ func TestSubmitSeparates(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &submissions{verbs: []*tasks.Verb{{Name: "Plain", Params: plain{}}, {Name: "Own", Params: own{}}, {Name: "None"}}}
+				e := &submissions{verbs: named(tasks.Verb{Name: "Plain", Params: plain{}}, tasks.Verb{Name: "Own", Params: own{}}, tasks.Verb{Name: "None"})}
 				h := newHouse(t, rpc.Methods(e, nil)...)
 				cl := client.New(h.dial())
 				defer cl.Close()
@@ -83,7 +84,7 @@ func TestSubmitSeparates(t *testing.T) {
 // TestSubmitRefuses what cannot be kept with a task, before anything is done.
 func TestSubmitRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &submissions{verbs: []*tasks.Verb{{Name: "Plain"}}}
+		e := &submissions{verbs: named(tasks.Verb{Name: "Plain"})}
 		h := newHouse(t, rpc.Methods(e, nil)...)
 		cl := client.New(h.dial())
 		defer cl.Close()
@@ -132,4 +133,13 @@ func TestFlowCancelOutlivesItsClient(t *testing.T) {
 			t.Errorf("it was cut short: %v", err)
 		}
 	})
+}
+
+// named gives verbs what every verb must have.
+func named(verbs ...tasks.Verb) (out []*tasks.Verb) {
+	for _, v := range verbs {
+		v.Role, v.Doc = access.Operate, "Test."
+		out = append(out, &v)
+	}
+	return out
 }

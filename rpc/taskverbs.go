@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/rpc/wire"
@@ -40,7 +41,10 @@ type waitParams struct {
 // taskMethods are the verbs about one task.
 func taskMethods(e Engine) []Method {
 	return []Method{
-		cancels(verb("Task.stop", "stopTask", func(ctx context.Context, r *Request, p stopParams) (any, error) {
+		with(Method{
+			Name: "Task.stop", Aliases: []string{"stopTask"}, Role: access.Operate, Cancels: true, Result: wire.Ended{},
+			Doc: "Cancel a task that has not passed its point of no return: stop the work, then undo it.",
+		}, func(ctx context.Context, r *Request, p stopParams) (any, error) {
 			if p.DryRun {
 				preview, err := e.Preview(string(p.TaskID))
 				return answered(wire.PreviewOf(preview), err)
@@ -49,44 +53,74 @@ func taskMethods(e Engine) []Method {
 				return nil, err
 			}
 			return reached(ctx, e, p.TaskID, p.Wait, "the stop is recorded and goes on")
-		})),
-		verb("Task.revert", "revertTask", func(ctx context.Context, r *Request, p revertParams) (any, error) {
+		}),
+		with(Method{
+			Name: "Task.revert", Aliases: []string{"revertTask"}, Role: access.Operate, Result: wire.Ended{},
+			Doc: "Undo a task that has finished, or try a failed undo again.",
+		}, func(ctx context.Context, r *Request, p revertParams) (any, error) {
 			if err := e.Revert(ctx, string(p.TaskID), r.Who); err != nil {
 				return nil, err
 			}
 			return reached(ctx, e, p.TaskID, p.Wait, "the revert is recorded and goes on")
 		}),
-		verb("Task.clear", "clearTask", func(_ context.Context, r *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.clear", Aliases: []string{"clearTask"}, Role: access.Operate,
+			Doc: "Accept an ended task for good: it can no longer be reverted, and leaves the lists.",
+		}, func(_ context.Context, r *Request, p taskParams) (any, error) {
 			return nil, e.Clear(string(p.TaskID), r.Who)
 		}),
-		verb("Task.getStatus", "getTaskStatus", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.getStatus", Aliases: []string{"getTaskStatus"}, Role: access.Observe, Result: wire.TaskStatus{},
+			Doc: "Answer a task's state as engines read it.",
+		}, func(_ context.Context, _ *Request, p taskParams) (any, error) {
 			s, err := e.Summary(string(p.TaskID))
 			return answered(wire.StatusOf(s), err)
 		}),
-		verb("Task.getInfo", "getTaskInfo", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.getInfo", Aliases: []string{"getTaskInfo"}, Role: access.Observe, Result: wire.TaskInfo{},
+			Doc: "Answer which verb a task carries out.",
+		}, func(_ context.Context, _ *Request, p taskParams) (any, error) {
 			s, err := e.Summary(string(p.TaskID))
 			return answered(wire.InfoOf(s), err)
 		}),
-		ours("Task.getDetails", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.getDetails", Role: access.Observe, Ours: true, Result: wire.Details{},
+			Doc: "Answer everything that is visible of a task.",
+		}, func(_ context.Context, _ *Request, p taskParams) (any, error) {
 			v, err := e.Get(string(p.TaskID))
 			return answered(wire.DetailsOf(v), err)
 		}),
-		ours("Task.pause", func(_ context.Context, r *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.pause", Role: access.Operate, Ours: true,
+			Doc: "Let a task rest that goes in slices, until it is resumed.",
+		}, func(_ context.Context, r *Request, p taskParams) (any, error) {
 			return nil, e.Pause(string(p.TaskID), r.Who)
 		}),
-		ours("Task.resume", func(_ context.Context, r *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.resume", Role: access.Operate, Ours: true,
+			Doc: "Let a paused task go on.",
+		}, func(_ context.Context, r *Request, p taskParams) (any, error) {
 			return nil, e.Resume(string(p.TaskID), r.Who)
 		}),
-		ours("Task.setLimits", func(_ context.Context, r *Request, p setLimitsParams) (any, error) {
+		with(Method{
+			Name: "Task.setLimits", Role: access.Operate, Ours: true,
+			Doc: "Limit how many bytes per second a task moves.",
+		}, func(_ context.Context, r *Request, p setLimitsParams) (any, error) {
 			return nil, e.SetLimit(string(p.TaskID), r.Who, int64(p.BytesPerSecond))
 		}),
-		ours("Task.wait", func(ctx context.Context, _ *Request, p waitParams) (any, error) {
+		with(Method{
+			Name: "Task.wait", Role: access.Observe, Ours: true, Result: wire.TaskStatus{},
+			Doc: "Wait until a task has ended, and answer its state.",
+		}, func(ctx context.Context, _ *Request, p waitParams) (any, error) {
 			ctx, end := within(ctx, p.Timeout)
 			defer end()
 			v, err := e.Wait(ctx, string(p.TaskID), tasks.Ended)
 			return answered(wire.StatusOf(v), err)
 		}),
-		ours("Task.getLog", func(_ context.Context, _ *Request, p taskParams) (any, error) {
+		with(Method{
+			Name: "Task.getLog", Role: access.Observe, Ours: true, Result: []wire.LogEntry{},
+			Doc: "Answer who asked what of a task, and when.",
+		}, func(_ context.Context, _ *Request, p taskParams) (any, error) {
 			entries, err := e.Log(string(p.TaskID))
 			if err == nil && len(entries) == 0 { // a task that exists has at least the line of its submit
 				_, err = e.Get(string(p.TaskID))

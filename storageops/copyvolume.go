@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
@@ -59,6 +60,7 @@ func (p copyParams) check() error {
 
 func (st *Storage) copyVolume() *tasks.Verb {
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Copy what a guest sees in a volume to a new volume.",
 		Name: "Volume.copy", Word: "copyImage", Params: copyParams{}, Forward: true, Class: tasks.ClassCopy,
 		Contract: tasks.Contract{
 			CancellableUntil: "finished", Undo: "destination gone, source untouched, a replaced destination is back from the trash",

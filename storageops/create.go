@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
@@ -74,6 +75,7 @@ func (p createParams) check() error {
 
 func (st *Storage) createVolume() *tasks.Verb {
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Make a volume, alone or on a parent.",
 		Name: "Volume.create", Word: "createVolume", Params: createParams{}, Forward: true, Class: tasks.ClassLight,
 		Contract: tasks.Contract{
 			CancellableUntil: "finished", Undo: "nothing left; parent is LEAF again; share removed",

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/copy"
@@ -58,6 +59,7 @@ func (st *Storage) deleteVolume() *tasks.Verb {
 		return x.plan(p.Pool, x.illegalStep(), x.parentStep()), nil
 	}
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Move a volume to the trash.",
 		Name: "Volume.delete", Word: "deleteVolume", Params: deleteParams{}, Class: tasks.ClassLight, Contract: deleteContract(),
 		Plan: plan, Admit: st.admitDelete,
 	}
@@ -73,6 +75,7 @@ func (st *Storage) deleteImage() *tasks.Verb {
 		return x.plan(p.Pool), nil
 	}
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Move an image with all of its volumes to the trash.",
 		Name: "Image.delete", Word: "deleteImage", Params: deleteImageParams{}, Class: tasks.ClassLight, Contract: deleteContract(),
 		Plan: plan, Admit: st.admitDelete,
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
@@ -46,6 +47,7 @@ func (p *importParams) complete(task string) {
 
 func (st *Storage) importVolume() *tasks.Verb {
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Copy a file of this host to a new volume; the file is not trusted.",
 		Name: "Volume.import", Params: importParams{}, Ours: true, Forward: true, Class: tasks.ClassCopy,
 		Contract: tasks.Contract{
 			CancellableUntil: "finished", Undo: "destination gone", Revert: "to the trash", Bound: 10 * time.Second,

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
@@ -16,16 +17,46 @@ import (
 // Calls are the verbs that are answered at once.
 func (st *Storage) Calls() []tasks.Call {
 	return []tasks.Call{
-		{Name: "Host.getStorageDomains", Params: listDomainsParams{}, Answer: st.listDomains},
-		{Name: "StorageDomain.create", Params: createDomainParams{}, Answer: st.createDomain},
-		{Name: "StorageDomain.getInfo", Params: domainParams{}, Answer: st.domainInfo},
-		{Name: "StorageDomain.getStats", Params: domainParams{}, Answer: st.domainStats},
-		{Name: "StorageDomain.getImages", Params: domainParams{}, Answer: st.domainImages},
-		{Name: "StorageDomain.getVolumes", Params: volumesParams{}, Answer: st.domainVolumes},
-		{Name: "Volume.getInfo", Params: volumeParams{}, Answer: st.volumeInfo},
-		{Name: "Volume.getSize", Params: volumeParams{}, Answer: st.volumeSize},
-		{Name: "Domain.setLimits", Params: limitDomainParams{}, Ours: true, Answer: st.limitDomain},
-		{Name: "Trash.list", Params: trashListParams{}, Ours: true, Answer: st.listTrash},
+		{
+			Name: "Host.getStorageDomains", Role: access.Observe, Doc: "List the storage domains of this host.",
+			Result: []string{}, Params: listDomainsParams{}, Answer: st.listDomains,
+		},
+		{
+			Name: "StorageDomain.create", Role: access.Operate, Doc: "Make a storage domain in a directory.",
+			Params: createDomainParams{}, Answer: st.createDomain,
+		},
+		{
+			Name: "StorageDomain.getInfo", Role: access.Observe, Doc: "Answer what a storage domain is.",
+			Result: map[string]any{}, Params: domainParams{}, Answer: st.domainInfo,
+		},
+		{
+			Name: "StorageDomain.getStats", Role: access.Observe, Doc: "Answer how much room a storage domain has.",
+			Result: map[string]any{}, Params: domainParams{}, Answer: st.domainStats,
+		},
+		{
+			Name: "StorageDomain.getImages", Role: access.Observe, Doc: "List the images of a storage domain.",
+			Result: []string{}, Params: domainParams{}, Answer: st.domainImages,
+		},
+		{
+			Name: "StorageDomain.getVolumes", Role: access.Observe, Doc: "List the volumes of a storage domain, or of one image.",
+			Result: []string{}, Params: volumesParams{}, Answer: st.domainVolumes,
+		},
+		{
+			Name: "Volume.getInfo", Role: access.Observe, Doc: "Answer what a volume is, as its metadata and its file say.",
+			Result: map[string]any{}, Params: volumeParams{}, Answer: st.volumeInfo,
+		},
+		{
+			Name: "Volume.getSize", Role: access.Observe, Doc: "Answer how large a volume's file is.",
+			Result: map[string]any{}, Params: volumeParams{}, Answer: st.volumeSize,
+		},
+		{
+			Name: "Domain.setLimits", Role: access.Operate, Doc: "Limit how many bytes per second the tasks of a domain move together.",
+			Params: limitDomainParams{}, Ours: true, Answer: st.limitDomain,
+		},
+		{
+			Name: "Trash.list", Role: access.Observe, Doc: "List what is in the trash, by the task that put it there.",
+			Result: []any{}, Params: trashListParams{}, Ours: true, Answer: st.listTrash,
+		},
 	}
 }
 

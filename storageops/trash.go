@@ -6,6 +6,7 @@ import (
 	"path"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
@@ -40,6 +41,7 @@ func reclaimTask(domain, task string, postZero bool) *tasks.Submission {
 // left of the trash is all it needs to know.
 func (st *Storage) emptyTrash() *tasks.Verb {
 	return &tasks.Verb{
+		Role: access.Operate, Doc: "Remove for good what a task, or every task of a domain, moved to the trash.",
 		Name: "Trash.empty", Params: emptyTrashParams{}, Ours: true, Class: tasks.ClassLight,
 		Contract: tasks.Contract{
 			CancellableUntil: "started", PointOfNoReturn: "unlink (with postZero: wipe)", Undo: "nothing was removed", Bound: 5 * time.Second,

@@ -286,11 +286,11 @@ func testVerbs() []*tasks.Verb {
 	undo := "destination volume removed, source untouched"
 	return []*tasks.Verb{
 		{
-			Name: "Volume.copy", Word: "copyImage", Params: copyParams{}, Forward: true, Class: tasks.ClassCopy, Plan: planCopy,
+			Name: "Volume.copy", Role: access.Operate, Doc: "Test.", Word: "copyImage", Params: copyParams{}, Forward: true, Class: tasks.ClassCopy, Plan: planCopy,
 			Contract: tasks.Contract{CancellableUntil: "finished", PointOfNoReturn: "publish", Undo: undo, Revert: "destination to the trash", Bound: 10 * time.Second},
 		},
 		{
-			Name: "VM.migrate", Word: "migrate", Params: copyParams{}, Forward: true, Class: tasks.ClassCopy, Plan: planCopy,
+			Name: "VM.migrate", Role: access.Operate, Doc: "Test.", Word: "migrate", Params: copyParams{}, Forward: true, Class: tasks.ClassCopy, Plan: planCopy,
 			Contract: tasks.Contract{
 				CancellableUntil: "switch-over", PointOfNoReturn: "switch-over", DecidedBy: "libvirt", Bound: 90 * time.Second,
 				Undo:      "VM runs on the source, destination domain gone; the cancel is asserted again until libvirt shows no job",
@@ -372,7 +372,7 @@ var goodDomain, badDomain = uuid("d00d"), uuid("dead")
 
 func testCalls() []tasks.Call {
 	call := func(name string, params any, answer func(raw json.RawMessage) (any, error)) tasks.Call {
-		return tasks.Call{Name: name, Params: params, Ours: true, Answer: func(_ context.Context, raw json.RawMessage) (any, error) { return answer(raw) }}
+		return tasks.Call{Name: name, Role: access.Observe, Doc: "Test.", Params: params, Ours: true, Answer: func(_ context.Context, raw json.RawMessage) (any, error) { return answer(raw) }}
 	}
 	return []tasks.Call{
 		call("Host.getStorageDomains", param.None{}, func(json.RawMessage) (any, error) { return []string{goodDomain, badDomain}, nil }),

@@ -62,7 +62,7 @@ func TestSignal(t *testing.T) {
 	}
 	asked := make(chan struct{})
 	server := rpc.New(rpc.Options{Log: zerolog.Nop()})
-	server.Handle([]rpc.Method{{Name: "Task.wait", Handle: func(ctx context.Context, _ *rpc.Request) (any, error) {
+	server.Handle([]rpc.Method{{Name: "Task.wait", Role: access.Observe, Doc: "Test.", Handle: func(ctx context.Context, _ *rpc.Request) (any, error) {
 		close(asked)
 		<-ctx.Done() // the client has gone
 		return wire.TaskStatus{}, nil

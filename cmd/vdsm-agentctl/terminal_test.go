@@ -285,8 +285,8 @@ func TestSocket(t *testing.T) {
 	}
 	server := rpc.New(rpc.Options{Log: zerolog.Nop()})
 	server.Handle([]rpc.Method{
-		{Name: "Host.ping", Handle: func(context.Context, *rpc.Request) (any, error) { return nil, nil }},
-		{Name: "Host.die", Handle: func(context.Context, *rpc.Request) (any, error) { panic("as a test wants it") }},
+		{Name: "Host.ping", Role: access.Observe, Doc: "Test.", Handle: func(context.Context, *rpc.Request) (any, error) { return nil, nil }},
+		{Name: "Host.die", Role: access.Observe, Doc: "Test.", Handle: func(context.Context, *rpc.Request) (any, error) { panic("as a test wants it") }},
 	})
 	server.SetReady()
 	ctx, stop := context.WithCancel(t.Context())

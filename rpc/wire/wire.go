@@ -222,3 +222,10 @@ func OrEmpty[T any](s []T) []T {
 	}
 	return s
 }
+
+// Ended is the answer of Task.stop and Task.revert: true or, to a client that wants to wait, the state in which the task has ended.
+// A dry run of a stop answers a Preview.
+type Ended struct{}
+
+// TaskList is the answer of Host.getAllTasks: a map of Task by id, as VDSM's, or with a limit a TaskPage.
+type TaskList struct{}

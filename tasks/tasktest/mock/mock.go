@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/tasks"
@@ -80,10 +81,12 @@ func verbs(w *World, g gate) []*tasks.Verb {
 	}
 	return []*tasks.Verb{
 		{
+			Role: access.Operate, Doc: "Do nothing, in steps that behave as their knobs say.",
 			Name: "Mock.run", Word: "copyImage", Params: Params{}, Ours: true, Forward: true, Class: tasks.ClassCopy, Contract: contract,
 			Plan: func(id string, raw json.RawMessage) (*tasks.Plan, error) { return plan(w, g, id, raw) },
 		},
 		{
+			Role: access.Operate, Doc: "Empty the trash of a task of Mock.run.",
 			Name: "Mock.reclaim", Params: ReclaimParams{}, Ours: true, Class: tasks.ClassLight,
 			Contract: tasks.Contract{CancellableUntil: "started", PointOfNoReturn: "reclaim", Bound: 10 * time.Second},
 			Plan:     func(_ string, raw json.RawMessage) (*tasks.Plan, error) { return planReclaim(w, g, raw) },
