@@ -97,13 +97,18 @@ type house struct {
 }
 
 func newHouse(t *testing.T, methods ...rpc.Method) *house {
+	return newHouseFor(t, piped{}, rpc.Options{}, methods...)
+}
+
+func newHouseFor(t *testing.T, by rpc.Transport, o rpc.Options, methods ...rpc.Method) *house {
 	h := &house{pipes: newPipes(), log: &logged{}, served: make(chan error, 1)}
-	h.server = rpc.New(rpc.Options{Log: zerolog.New(h.log)})
+	o.Log = zerolog.New(h.log)
+	h.server = rpc.New(o)
 	h.server.Handle(methods)
 	h.server.SetReady()
 	ctx, shut := context.WithCancel(context.Background())
 	h.shut = shut
-	go func() { h.served <- h.server.Serve(ctx, h.pipes, piped{}) }()
+	go func() { h.served <- h.server.Serve(ctx, h.pipes, by) }()
 	t.Cleanup(func() {
 		shut()
 		if err := <-h.served; err != nil {
