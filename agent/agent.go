@@ -125,6 +125,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		return p, err
 	}
 	server.Handle(rpc.Methods(p.engine, storage.Calls()))
+	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil
 }

@@ -32,6 +32,8 @@ type connection struct {
 	peer    Peer
 	log     zerolog.Logger
 	stream  *stream.Stream
+	// asksByItself says that the peer has another way to say whether it wants events: STOMP's SUBSCRIBE.
+	asksByItself bool
 
 	mu      sync.Mutex
 	running int
@@ -115,7 +117,7 @@ func (c *connection) work(ctx context.Context, m *Method, call *stream.Call) (js
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.serving, func() { cancel(errShutdown) })()
-	raw, err := c.server.answer(ctx, m, &Request{Params: call.Params, Who: c.peer.Name, Flow: call.Flow})
+	raw, err := c.server.answer(ctx, m, &Request{Params: call.Params, Who: c.peer.Name, Flow: call.Flow, conn: c})
 	if err != nil && errors.Is(context.Cause(ctx), errShutdown) && (code.Of(err) == code.ResourceTimeout || errors.Is(err, context.Canceled)) {
 		err = code.Errorf(code.ShuttingDown, "the agent is shutting down: %w", err)
 	}

@@ -27,6 +27,7 @@ type Engine interface {
 	Get(id string) (tasks.View, error)
 	Summary(id string) (tasks.Summary, error)
 	List(f tasks.Filter) []tasks.Summary
+	Subscribe() *tasks.Subscription
 	Changes() uint64
 	Page(f tasks.Filter, after tasks.Place, limit int) (page []tasks.Summary, more bool)
 	Past(before store.Place, limit int) ([]tasks.Summary, error)
@@ -45,7 +46,7 @@ var _ Engine = (*tasks.Engine)(nil)
 
 // Methods is the whole table: every verb that e runs as a task, the calls, and the verbs about tasks and flows.
 func Methods(e Engine, calls []tasks.Call) []Method {
-	out := slices.Concat(taskMethods(e), hostMethods(e), flowMethods(e))
+	out := slices.Concat(taskMethods(e), hostMethods(e), flowMethods(e), jobMethods(e), eventMethods())
 	for _, v := range e.Verbs() {
 		out = append(out, submit(e, v))
 	}
@@ -66,45 +67,60 @@ type submission struct {
 	FlowID flowID     `json:"flowID" default:"" doc:"correlation id of the action that the task is part of"`
 }
 
-// extras lists the parameters of submission that a verb does not have by itself: those that it has are its own.
-func extras(own []param.Field) []param.Field {
-	return slices.DeleteFunc(param.Describe(submission{}), func(f param.Field) bool {
+// jobSubmission is that of a verb whose tasks are jobs.
+type jobSubmission struct {
+	JobID  param.UUID `json:"job_id" doc:"the id that the job shall have"`
+	FlowID flowID     `json:"flowID" default:"" doc:"correlation id of the action that the job is part of"`
+}
+
+// extras lists the parameters of the submission that a method's verb does not have by itself: those that it has are its own.
+func (m *Method) extras(own []param.Field) []param.Field {
+	var of any = submission{}
+	switch {
+	case m.Job:
+		of = jobSubmission{}
+	case !m.Task:
+		return nil
+	}
+	return slices.DeleteFunc(param.Describe(of), func(f param.Field) bool {
 		return slices.ContainsFunc(own, func(o param.Field) bool { return o.Name == f.Name })
 	})
 }
 
 // submit makes a method of a verb that runs as a task.
 func submit(e Engine, v *tasks.Verb) Method {
-	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Result: param.UUID(""), Ours: v.Ours, Task: true}
+	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Ours: v.Ours, Task: true, Job: v.Job}
+	if !v.Job {
+		m.Result = param.UUID("")
+	}
 	var own []param.Field
 	if v.Params != nil {
 		own = param.Describe(v.Params)
 	}
-	more := extras(own)
+	more := m.extras(own)
 	m.Handle = func(ctx context.Context, r *Request) (any, error) {
 		if len(r.Params) > MaxTaskParams {
 			return nil, code.Errorf(code.InvalidParameter, "the parameters have %d bytes; a task may have %d at most", len(r.Params), MaxTaskParams)
 		}
-		params, s, err := separate(r.Params, more)
+		params, s, err := separate(r.Params, more, v.Job)
 		if err != nil {
 			return nil, err
 		}
-		id := string(s.TaskID)
-		if s.TaskID.IsBlank() {
-			id = ""
+		s.Verb, s.Params, s.Who = v.Name, params, r.Who
+		if s.Flow == "" {
+			s.Flow = r.Flow
 		}
-		flow := string(s.FlowID)
-		if flow == "" {
-			flow = r.Flow
+		id, err := e.Submit(ctx, s)
+		if err != nil || v.Job {
+			return nil, err
 		}
-		return answered(e.Submit(ctx, tasks.Submission{ID: id, Verb: v.Name, Params: params, Flow: flow, Who: r.Who}))
+		return id, nil
 	}
 	return m
 }
 
 // separate takes what belongs to the submission out of a verb's parameters.
-func separate(raw json.RawMessage, more []param.Field) (json.RawMessage, submission, error) {
-	var s submission
+func separate(raw json.RawMessage, more []param.Field, job bool) (rest json.RawMessage, s tasks.Submission, err error) {
 	all := map[string]json.RawMessage{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &all); err != nil {
@@ -118,15 +134,31 @@ func separate(raw json.RawMessage, more []param.Field) (json.RawMessage, submiss
 			delete(all, f.Name)
 		}
 	}
-	rest, err := json.Marshal(all)
-	if err != nil {
+	if rest, err = json.Marshal(all); err != nil {
 		return nil, s, err
 	}
 	taken, err := json.Marshal(mine)
 	if err != nil {
 		return nil, s, err
 	}
-	return rest, s, param.Decode(taken, &s, param.Strict)
+	var id param.UUID
+	var flow flowID
+	if job {
+		var p jobSubmission
+		err = param.Decode(taken, &p, param.Strict)
+		if id, flow = p.JobID, p.FlowID; err == nil && id.IsBlank() {
+			err = code.Errorf(code.InvalidParameter, "parameter \"job_id\" is blank; choose an id for the job")
+		}
+	} else {
+		var p submission
+		err = param.Decode(taken, &p, param.Strict)
+		id, flow = p.TaskID, p.FlowID
+	}
+	if !id.IsBlank() {
+		s.ID = string(id)
+	}
+	s.Flow = string(flow)
+	return rest, s, err
 }
 
 // answered makes a handler's answer of a typed one: without it an empty value would go with an error.
@@ -178,15 +210,21 @@ type state tasks.State
 
 // UnmarshalJSON refuses words that are no state of a task in a list.
 func (s *state) UnmarshalJSON(b []byte) error {
+	return oneOf(s, b, append(slices.Clone(listed), "")...)
+}
+
+// oneOf reads a word that is one of some.
+func oneOf[T ~string](to *T, b []byte, words ...T) error {
 	var word string
-	if err := json.Unmarshal(b, &word); err != nil || word != "" && !slices.Contains(listed, tasks.State(word)) {
-		return code.Errorf(code.InvalidParameter, "it must be one of %s", strings.Trim(fmt.Sprint(listed), "[]"))
+	if err := json.Unmarshal(b, &word); err != nil || !slices.Contains(words, T(word)) {
+		return code.Errorf(code.InvalidParameter, "it must be one of %s", strings.TrimSpace(strings.Trim(fmt.Sprint(words), "[]")))
 	}
-	*s = state(word)
+	*to = T(word)
 	return nil
 }
 
 // listed are the states of tasks that lists show.
-var listed = []tasks.State{
-	tasks.Queued, tasks.Running, tasks.Committing, tasks.Aborting, tasks.Recovering, tasks.Finished, tasks.Recovered, tasks.Failed,
+var listed = []state{
+	state(tasks.Queued), state(tasks.Running), state(tasks.Committing), state(tasks.Aborting), state(tasks.Recovering),
+	state(tasks.Finished), state(tasks.Recovered), state(tasks.Failed),
 }

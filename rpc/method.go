@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 
 	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
@@ -19,6 +20,8 @@ type Request struct {
 	Who string
 	// Flow is the correlation id that came with the frame, "" = none. A parameter flowID goes before it.
 	Flow string
+
+	conn *connection
 }
 
 // Method is a verb that clients can call. All fields but Name and Handle may be left out.
@@ -34,6 +37,7 @@ type Method struct {
 	Result  any
 	Ours    bool // not a verb of VDSM: unknown parameters are refused
 	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
+	Job     bool // the task is a job: job_id must be given instead of taskID, the answer is true
 	Cancels bool // starts although others of its connection wait for their turn
 	// Handle answers. A nil result is answered as true, a json.RawMessage as it is. An error is answered with the code it carries, 100 without. ctx
 	// ends with the connection and with the agent.
@@ -46,10 +50,11 @@ func (m *Method) fields() []param.Field {
 	if m.Params != nil {
 		out = param.Describe(m.Params)
 	}
-	if m.Task {
-		out = append(out, extras(out)...)
+	more := m.extras(out)
+	if m.Job { // VDSM's come in this order
+		return slices.Concat(more[:1], out, more[1:])
 	}
-	return out
+	return append(out, more...)
 }
 
 // named gives parameters that came as an array their names.

@@ -68,7 +68,8 @@ func (p *polled) entries() (ended json.RawMessage, live []string, err error) {
 			return nil, nil, err
 		}
 	}
-	p.kept, p.at, p.ended = true, now, append(out, '}')
+	out = append(out, '}')
+	p.kept, p.at, p.ended = true, now, out
 	return p.ended, p.live, nil
 }
 

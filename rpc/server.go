@@ -43,6 +43,7 @@ type Server struct {
 	drainFor time.Duration
 	limits   [2]int                 // Connections, PerAddress
 	status   atomic.Pointer[string] // nil = ready
+	events   hub
 
 	mu      sync.RWMutex
 	methods map[string]*Method // by name and by alias
@@ -54,6 +55,7 @@ func New(o Options) *Server {
 		o.DrainFor = 5 * time.Second
 	}
 	s := &Server{log: o.Log, drainFor: o.DrainFor, limits: [2]int{o.Connections, o.PerAddress}, methods: map[string]*Method{}}
+	s.events = hub{log: o.Log, listeners: map[*connection]*listener{}}
 	s.SetStatus("the agent is starting")
 	s.Handle([]Method{with(Method{
 		Name: "rpc.methods", Role: access.Observe, Ours: true, Result: []wire.Method{},
@@ -76,6 +78,9 @@ func (s *Server) Handle(methods []Method) {
 		}
 	}
 }
+
+// Feed tells clients what happens to the tasks of e from now on.
+func (s *Server) Feed(e Engine) { s.events.begin(e) }
 
 // SetStatus says what the agent is doing before it is ready: one sentence, with how far it is.
 func (s *Server) SetStatus(text string) { s.status.Store(&text) }
@@ -158,6 +163,11 @@ func (s *Server) ServeMessages(ctx context.Context, f stream.Framing, p Peer) {
 	log.Info().Stringer("role", p.Role).Msg("client connected")
 	st := stream.New(f)
 	c := &connection{server: s, serving: ctx, peer: p, log: log, stream: st}
+	if source, ok := f.(stream.EventSource); ok {
+		c.asksByItself = true
+		source.OnEvents(func(wanted bool) { s.events.change(c, func(l *listener) { l.wanted = wanted }) })
+	}
+	defer s.events.leave(c)
 	conn := jsonrpc2.NewConn(context.WithoutCancel(ctx), st, c, jsonrpc2.SetLogger(protocolLog{log}))
 	select {
 	case <-conn.DisconnectNotify():

@@ -14,6 +14,7 @@ type Event struct {
 	Kind EventKind
 	At   time.Time
 	Task Summary // of Moved and Progressed
+	Flow string  // of Fenced
 	Lost int     // of Lagged: how many events of progress were left out
 }
 
@@ -24,6 +25,7 @@ type EventKind string
 const (
 	Moved      EventKind = "moved"    // there is a new task, its state has changed, or it is paused or stuck now, or no longer
 	Progressed EventKind = "progress" // at most once in progressEvery for each task
+	Fenced     EventKind = "fenced"   // a flow was cancelled, or takes new tasks again
 	Lagged     EventKind = "lagged"   // the subscriber was too slow for all events of progress
 )
 
@@ -121,10 +123,21 @@ func (b *bus) publish(kind EventKind, t *task) {
 	if len(b.subs) == 0 {
 		return
 	}
-	e := Event{Kind: kind, At: time.Now().UTC(), Task: t.summary()}
+	b.queue(Event{Kind: kind, At: time.Now().UTC(), Task: t.summary()})
+}
+
+// fenced queues the event that a flow's fence is up or down now.
+func (b *bus) fenced(flow string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queue(Event{Kind: Fenced, At: time.Now().UTC(), Flow: flow})
+}
+
+// queue gives an event to every subscriber. The caller holds mu.
+func (b *bus) queue(e Event) {
 	for s := range b.subs {
 		switch {
-		case kind == Progressed && len(s.events) >= queuedProgress:
+		case e.Kind == Progressed && len(s.events) >= queuedProgress:
 			s.lost++
 			continue
 		case len(s.events) >= queuedEvents:

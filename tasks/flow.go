@@ -153,6 +153,7 @@ func (f *flows) lower(e *Engine, now time.Time) {
 	defer f.mu.Unlock()
 	for _, flow := range over {
 		delete(f.fences, flow)
+		e.events.fenced(flow)
 	}
 }
 
@@ -175,6 +176,7 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 	now := time.Now().UTC()
 	fence := store.Fence{Flow: flow, At: now, Until: now.Add(e.options.FenceFor), Who: who}
 	outside, err := e.flows.raise(e.store, fence)
+	e.events.fenced(flow) // also when it is not known whether that was recorded: then it is up
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -283,6 +285,7 @@ func (e *Engine) ReleaseFlow(flow string) error {
 		return storeError(err)
 	}
 	e.flows.set(flow, nil)
+	e.events.fenced(flow)
 	return nil
 }
 

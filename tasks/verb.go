@@ -42,9 +42,8 @@ type Verb struct {
 	Role   access.Role
 	Params any  // the zero value of its parameter struct, for help texts
 	Ours   bool // not a verb of VDSM: unknown parameters are refused
-	// Job is the type under which clients see its tasks as jobs: "storage", "virt"; "" = it makes a task. The verb then has a
-	// parameter job_id, the client's choice, which is the task's id, and answers true.
-	Job      string
+	// Job says that clients name the task by a parameter job_id, of their choice, and are answered true.
+	Job      bool
 	Forward  bool // refused once its flow is cancelled; clean-up verbs are not
 	Class    Class
 	Contract Contract

@@ -21,6 +21,8 @@ const (
 	InternalError  Code = -32603 // a defect of the agent
 
 	NoSuchJob             Code = 66
+	JobNotDone            Code = 68
+	JobNotActive          Code = 84
 	RecoveryInProgress    Code = 99 // the agent is starting; ask again
 	General               Code = 100
 	Storage               Code = 200 // storage answered an error that has no code of its own

@@ -85,15 +85,15 @@ func authority(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ErrNoCertificates: none could be read yet.
-var ErrNoCertificates = errors.New("there are no certificates yet")
+// errNoCertificates: none could be read yet.
+var errNoCertificates = errors.New("there are no certificates yet")
 
 // server is the configuration for a connection that begins now.
 func (c *Certificates) server() (*tls.Config, error) {
 	if config := c.current.Load(); config != nil {
 		return config, nil
 	}
-	return nil, ErrNoCertificates
+	return nil, errNoCertificates
 }
 
 // settled is how long the files must have been left alone before they are read.
@@ -106,7 +106,7 @@ func (c *Certificates) Watch(ctx context.Context, changed func(error)) error {
 	if err != nil {
 		return fmt.Errorf("the certificates cannot be watched: %w", err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }() // nothing is lost with it
 	var seen [3]string
 	quiet := time.NewTimer(0)
 	first := true

@@ -183,3 +183,15 @@ func socketPair(t *testing.T) (server, client *net.UnixConn) {
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return server, client
 }
+
+// TestNotifyTime: more than the engine's client takes for a small number, and it never goes back.
+func TestNotifyTime(t *testing.T) {
+	last := int64(1<<31 - 1)
+	for range 1000 {
+		now := NotifyTime()
+		if now < last || now <= 1<<31-1 {
+			t.Fatalf("%d after %d", now, last)
+		}
+		last = now
+	}
+}

@@ -75,6 +75,8 @@ const (
 	MaxUnread = 64 << 20
 	// MaxEvents is how many messages may wait for a client before events that may be left out are.
 	MaxEvents = 1000
+	// mostEvents is how many messages may wait before a client that gets events is given up.
+	mostEvents = 16 * MaxEvents
 	// maxAnswers is how many answers may wait before no more requests are read.
 	maxAnswers = 256
 	// writeAtOnce is how many bytes are given to the framing at a time, if that is more than one message.
@@ -188,11 +190,16 @@ func (s *Stream) refuse(err error) {
 }
 
 // Push queues an event, as JSON that is never changed, and never waits for the client to read. One that may be left out is,
-// if MaxEvents messages wait already; then Push answers false.
+// if MaxEvents messages wait already; then Push answers false. When far more wait, the stream ends: what may not be left out
+// would be.
 func (s *Stream) Push(event []byte, mayBeLeftOut bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mayBeLeftOut && len(s.out) >= MaxEvents {
+		return false
+	}
+	if len(s.out) >= mostEvents {
+		s.stop(fmt.Errorf("the client does not read its events: %d wait for it", len(s.out)))
 		return false
 	}
 	s.put(Outgoing{EventRoute, [][]byte{event}})

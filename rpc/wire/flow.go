@@ -46,6 +46,13 @@ type FlowStatus struct {
 	Tasks    map[string]TaskStatus `json:"tasks"`
 }
 
+// FlowEvent is what the event |flows|status|<flow id> says.
+type FlowEvent struct {
+	FlowID string         `json:"flowID"`
+	Fenced bool           `json:"fenced"`
+	Tasks  map[string]int `json:"tasks"` // by state
+}
+
 // FlowPage is the answer of Flow.list, by flow id.
 type FlowPage struct {
 	Flows []Flow `json:"flows"`

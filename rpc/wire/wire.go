@@ -201,6 +201,9 @@ func ContractOf(c tasks.Contract, forward bool) Contract {
 	return Contract{c.CancellableUntil, c.PointOfNoReturn, c.DecidedBy, c.Undo, c.Remainder, revert, c.Bound.Seconds(), forward}
 }
 
+// ProgressOf is what the event |tasks|progress|<task id> says.
+func ProgressOf(s tasks.Summary) *Progress { return progressOf(s.Progress) }
+
 func progressOf(p tasks.Progress) *Progress {
 	if p.Total == 0 {
 		return nil

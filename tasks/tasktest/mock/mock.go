@@ -86,6 +86,17 @@ func verbs(w *World, g gate) []*tasks.Verb {
 			Plan: func(id string, raw json.RawMessage) (*tasks.Plan, error) { return plan(w, g, id, raw) },
 		},
 		{
+			Role: access.Operate, Doc: "Do nothing, as a job.",
+			Name: "Mock.job", Params: Params{}, Ours: true, Job: true, Forward: true, Class: tasks.ClassCopy, Contract: contract,
+			Plan: func(id string, raw json.RawMessage) (*tasks.Plan, error) {
+				p, err := plan(w, g, id, raw)
+				if err == nil {
+					p.Tag = tasks.TagSDM
+				}
+				return p, err
+			},
+		},
+		{
 			Role: access.Operate, Doc: "Empty the trash of a task of Mock.run.",
 			Name: "Mock.reclaim", Params: ReclaimParams{}, Ours: true, Class: tasks.ClassLight,
 			Contract: tasks.Contract{CancellableUntil: "started", PointOfNoReturn: "reclaim", Bound: 10 * time.Second},
