@@ -220,15 +220,23 @@ func (s *script) play(text string) string {
 // notified is the time of an event, which is different each time.
 var notified = regexp.MustCompile(`"notify_time":\d{10,}`)
 
+// collect writes the answers down, and then the events: whether an answer comes before the event of what it has done is left to
+// chance.
 func (s *script) collect() {
+	events := ""
+	defer func() { s.out.WriteString(events) }()
 	for {
 		select {
 		case answer, open := <-s.answers:
-			if !open {
+			switch {
+			case !open:
 				s.out.WriteString("< (the connection is closed)\n")
 				return
+			case strings.Contains(answer, `"notify_time":`):
+				events += "< " + notified.ReplaceAllString(answer, `"notify_time":$$now`)
+			default:
+				s.out.WriteString("< " + answer)
 			}
-			s.out.WriteString("< " + notified.ReplaceAllString(answer, `"notify_time":$$now`))
 		default:
 			return
 		}
