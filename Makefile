@@ -72,9 +72,9 @@ lint: ## golangci-lint, pinned
 	go run $(GOLANGCI_LINT) run ./...
 
 .PHONY: generate
-generate: ## write the generated documents (docs/cancel-matrix.md, docs/states.md)
+generate: ## write the generated documents in docs
 	@$(MAKE) --no-print-directory build
-	go test ./agent -run TestGeneratedDocuments -update
+	go test ./agent -run 'TestGeneratedDocuments|TestOpenRPC' -update
 
 .PHONY: clean
 clean: ## remove what was built

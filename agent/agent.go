@@ -124,11 +124,14 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	if err := p.engine.Start(left); err != nil {
 		return p, err
 	}
-	server.Handle(rpc.Methods(p.engine, storage.Calls()))
+	server.Handle(rpc.Methods(p.engine, calls(storage)))
 	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil
 }
+
+// calls are the verbs that are answered at once.
+func calls(storage *storageops.Storage) []tasks.Call { return storage.Calls() }
 
 // stop ends everything, last started first, and leaves nothing alive.
 func (p *parts) stop() error {

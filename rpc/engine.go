@@ -10,6 +10,7 @@ import (
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
+	"vdsm-agent/rpc/wire"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/store"
 )
@@ -74,7 +75,7 @@ type jobSubmission struct {
 }
 
 // extras lists the parameters of the submission that a method's verb does not have by itself: those that it has are its own.
-func (m *Method) extras(own []param.Field) []param.Field {
+func (m *Method) extras(own []param.Described) []param.Described {
 	var of any = submission{}
 	switch {
 	case m.Job:
@@ -82,20 +83,21 @@ func (m *Method) extras(own []param.Field) []param.Field {
 	case !m.Task:
 		return nil
 	}
-	return slices.DeleteFunc(param.Describe(of), func(f param.Field) bool {
-		return slices.ContainsFunc(own, func(o param.Field) bool { return o.Name == f.Name })
+	return slices.DeleteFunc(param.DescribeSchemas(of), func(f param.Described) bool {
+		return slices.ContainsFunc(own, func(o param.Described) bool { return o.Name == f.Name })
 	})
 }
 
 // submit makes a method of a verb that runs as a task.
 func submit(e Engine, v *tasks.Verb) Method {
-	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Ours: v.Ours, Task: true, Job: v.Job}
+	contract := wire.ContractOf(v.Contract, v.Forward)
+	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Ours: v.Ours, Task: true, Job: v.Job, Contract: &contract}
 	if !v.Job {
 		m.Result = param.UUID("")
 	}
-	var own []param.Field
+	var own []param.Described
 	if v.Params != nil {
-		own = param.Describe(v.Params)
+		own = param.DescribeSchemas(v.Params)
 	}
 	more := m.extras(own)
 	m.Handle = func(ctx context.Context, r *Request) (any, error) {
@@ -120,7 +122,7 @@ func submit(e Engine, v *tasks.Verb) Method {
 }
 
 // separate takes what belongs to the submission out of a verb's parameters.
-func separate(raw json.RawMessage, more []param.Field, job bool) (rest json.RawMessage, s tasks.Submission, err error) {
+func separate(raw json.RawMessage, more []param.Described, job bool) (rest json.RawMessage, s tasks.Submission, err error) {
 	all := map[string]json.RawMessage{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &all); err != nil {

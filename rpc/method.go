@@ -39,22 +39,32 @@ type Method struct {
 	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
 	Job     bool // the task is a job: job_id must be given instead of taskID, the answer is true
 	Cancels bool // starts although others of its connection wait for their turn
+	// Contract is the row of the cancel matrix, for a verb that makes a task.
+	Contract *wire.Contract
 	// Handle answers. A nil result is answered as true, a json.RawMessage as it is. An error is answered with the code it carries, 100 without. ctx
 	// ends with the connection and with the agent.
 	Handle func(ctx context.Context, r *Request) (any, error)
 }
 
 // fields lists the parameters in the order of an array.
-func (m *Method) fields() []param.Field {
-	var out []param.Field
+func (m *Method) fields() (out []param.Field) {
+	for _, d := range m.described() {
+		out = append(out, d.Field)
+	}
+	return out
+}
+
+// described is fields with schemas.
+func (m *Method) described() []param.Described {
+	var own []param.Described
 	if m.Params != nil {
-		out = param.Describe(m.Params)
+		own = param.DescribeSchemas(m.Params)
 	}
-	more := m.extras(out)
+	more := m.extras(own)
 	if m.Job { // VDSM's come in this order
-		return slices.Concat(more[:1], out, more[1:])
+		return slices.Concat(more[:1], own, more[1:])
 	}
-	return append(out, more...)
+	return append(own, more...)
 }
 
 // named gives parameters that came as an array their names.
@@ -94,7 +104,8 @@ func (m *Method) named(raw json.RawMessage) (json.RawMessage, error) {
 // describe is the method's row in the answer of rpc.methods.
 func (m *Method) describe() wire.Method {
 	return wire.Method{
-		Name: m.Name, Aliases: wire.OrEmpty(m.Aliases), Ours: m.Ours, Task: m.Task, Params: wire.OrEmpty(m.fields()),
+		Name: m.Name, Aliases: wire.OrEmpty(m.Aliases), Doc: m.Doc, Role: m.Role.String(), Ours: m.Ours, Task: m.Task,
+		Params: wire.OrEmpty(m.fields()),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -95,8 +96,36 @@ type script struct {
 	framing *taggedLines
 	client  net.Conn
 	answers chan string
+	asked   map[string]string // methods, by the id of the request
 	held    atomic.Pointer[hold]
 	out     strings.Builder
+}
+
+// checkSchema fails if an answer is not what the published schema of its method says.
+func (s *script) checkSchema(answer string) {
+	var a struct {
+		ID     json.RawMessage `json:"id"`
+		Result json.RawMessage `json:"result"`
+	}
+	if json.Unmarshal([]byte(answer), &a) != nil || a.Result == nil {
+		return // a batch, or a refusal
+	}
+	for _, m := range s.server.Document().Methods {
+		if m.Name != s.asked[string(a.ID)] && !slices.Contains(m.Aliases, s.asked[string(a.ID)]) {
+			continue
+		}
+		schema, err := m.Result.Schema.Resolve(nil)
+		if err != nil {
+			s.t.Fatalf("the schema of %s: %v", m.Name, err)
+		}
+		var value any
+		if err := json.Unmarshal(a.Result, &value); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := schema.Validate(value); err != nil {
+			s.t.Errorf("the answer of %s is not what its schema says: %v\n%s", m.Name, err, answer)
+		}
+	}
 }
 
 // hold stops the mock verb at a place, see mock.World.Reached.
@@ -106,7 +135,7 @@ type hold struct {
 }
 
 func newScript(t *testing.T) *script {
-	s := &script{t: t, world: mock.NewWorld(), answers: make(chan string, 1000)}
+	s := &script{t: t, world: mock.NewWorld(), asked: map[string]string{}, answers: make(chan string, 1000)}
 	s.world.Reached = func(place, _, _ string) {
 		if h := s.held.Load(); h != nil && h.place == place {
 			<-h.over
@@ -167,7 +196,7 @@ func verbs(w *mock.World) []*tasks.Verb {
 
 // calls answer at once, each in its own way.
 var calls = []tasks.Call{
-	{Name: "Host.echo", Role: access.Observe, Doc: "Test.", Params: echoParams{}, Answer: func(_ context.Context, raw json.RawMessage) (any, error) {
+	{Name: "Host.echo", Role: access.Observe, Doc: "Test.", Result: echoParams{}, Params: echoParams{}, Answer: func(_ context.Context, raw json.RawMessage) (any, error) {
 		var p echoParams
 		err := param.Decode(raw, &p, param.Lenient)
 		return p, err
@@ -176,7 +205,7 @@ var calls = []tasks.Call{
 	{Name: "Test.panics", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { panic("a defect") }},
 	{Name: "Test.fails", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return nil, os.ErrNotExist }},
 	{Name: "Test.unwritable", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return make(chan int), nil }},
-	{Name: "Test.emptyList", Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return []string{}, nil }},
+	{Name: "Test.emptyList", Result: []string{}, Role: access.Observe, Doc: "Test.", Ours: true, Answer: func(context.Context, json.RawMessage) (any, error) { return []string{}, nil }},
 }
 
 type echoParams struct {
@@ -235,6 +264,7 @@ func (s *script) collect() {
 			case strings.Contains(answer, `"notify_time":`):
 				events += "< " + notified.ReplaceAllString(answer, `"notify_time":$$now`)
 			default:
+				s.checkSchema(answer)
 				s.out.WriteString("< " + answer)
 			}
 		default:
@@ -244,6 +274,13 @@ func (s *script) collect() {
 }
 
 func (s *script) send(line string) {
+	var r struct {
+		Method string          `json:"method"`
+		ID     json.RawMessage `json:"id"`
+	}
+	if json.Unmarshal([]byte(line), &r) == nil {
+		s.asked[string(r.ID)] = r.Method
+	}
 	if _, err := s.client.Write([]byte(line + "\n")); err != nil {
 		s.t.Error(err)
 	}

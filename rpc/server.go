@@ -45,11 +45,12 @@ type Server struct {
 	status   atomic.Pointer[string] // nil = ready
 	events   hub
 
-	mu      sync.RWMutex
-	methods map[string]*Method // by name and by alias
+	mu       sync.RWMutex
+	methods  map[string]*Method // by name and by alias
+	document json.RawMessage    // of them; nil = not made yet
 }
 
-// New makes a server that is starting, and has one method: rpc.methods, which lists all.
+// New makes a server that is starting, and has two methods: rpc.methods and rpc.discover, which describe all.
 func New(o Options) *Server {
 	if o.DrainFor == 0 {
 		o.DrainFor = 5 * time.Second
@@ -57,10 +58,16 @@ func New(o Options) *Server {
 	s := &Server{log: o.Log, drainFor: o.DrainFor, limits: [2]int{o.Connections, o.PerAddress}, methods: map[string]*Method{}}
 	s.events = hub{log: o.Log, listeners: map[*connection]*listener{}}
 	s.SetStatus("the agent is starting")
-	s.Handle([]Method{with(Method{
-		Name: "rpc.methods", Role: access.Observe, Ours: true, Result: []wire.Method{},
-		Doc: "List what can be called, for command lines.",
-	}, func(context.Context, *Request, param.None) (any, error) { return s.list(), nil })})
+	s.Handle([]Method{
+		with(Method{
+			Name: "rpc.methods", Role: access.Observe, Ours: true, Result: []wire.Method{},
+			Doc: "List what can be called, for command lines.",
+		}, func(context.Context, *Request, param.None) (any, error) { return s.list(), nil }),
+		with(Method{
+			Name: "rpc.discover", Role: access.Observe, Ours: true, Result: map[string]any{},
+			Doc: "Answer the OpenRPC document of what can be called.",
+		}, func(context.Context, *Request, param.None) (any, error) { return answered(s.discover()) }),
+	})
 	return s
 }
 
@@ -77,6 +84,7 @@ func (s *Server) Handle(methods []Method) {
 			s.methods[name] = &m
 		}
 	}
+	s.document = nil
 }
 
 // Feed tells clients what happens to the tasks of e from now on.

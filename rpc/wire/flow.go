@@ -75,6 +75,8 @@ type Contracts struct {
 type Method struct {
 	Name    string        `json:"name"`
 	Aliases []string      `json:"aliases"`
+	Doc     string        `json:"doc"`
+	Role    string        `json:"role"` // that its caller needs
 	Ours    bool          `json:"ours"` // refuses parameters that it does not know
 	Task    bool          `json:"task"` // makes a task, and answers its id
 	Params  []param.Field `json:"params"`
