@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
+	"vdsm-agent/hostops"
+	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
 	"vdsm-agent/rpc"
 	"vdsm-agent/storageops"
@@ -131,7 +134,16 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 }
 
 // calls are the verbs that are answered at once.
-func calls(storage *storageops.Storage) []tasks.Call { return storage.Calls() }
+func calls(storage *storageops.Storage) []tasks.Call {
+	host := hostops.New(hostops.Options{Domains: func(ctx context.Context) map[string]hostops.Domain {
+		out := map[string]hostops.Domain{}
+		for id, h := range storage.Health(ctx) {
+			out[id] = hostops.Domain{Version: h.Version, Code: int(code.Of(h.Err)), Delay: h.Delay, Claimed: h.Err == nil}
+		}
+		return out
+	}})
+	return slices.Concat(storage.Calls(), host.Calls())
+}
 
 // stop ends everything, last started first, and leaves nothing alive.
 func (p *parts) stop() error {

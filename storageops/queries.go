@@ -27,11 +27,11 @@ func (st *Storage) Calls() []tasks.Call {
 		},
 		{
 			Name: "StorageDomain.getInfo", Role: access.Observe, Doc: "Answer what a storage domain is.",
-			Result: map[string]any{}, Params: domainParams{}, Answer: st.domainInfo,
+			Result: domain.Info{}, Params: domainParams{}, Answer: st.domainInfo,
 		},
 		{
 			Name: "StorageDomain.getStats", Role: access.Observe, Doc: "Answer how much room a storage domain has.",
-			Result: map[string]any{}, Params: domainParams{}, Answer: st.domainStats,
+			Result: domainStats{}, Params: domainParams{}, Answer: st.domainStats,
 		},
 		{
 			Name: "StorageDomain.getImages", Role: access.Observe, Doc: "List the images of a storage domain.",
@@ -43,11 +43,11 @@ func (st *Storage) Calls() []tasks.Call {
 		},
 		{
 			Name: "Volume.getInfo", Role: access.Observe, Doc: "Answer what a volume is, as its metadata and its file say.",
-			Result: map[string]any{}, Params: volumeParams{}, Answer: st.volumeInfo,
+			Result: volumeInfo{}, Params: volumeParams{}, Answer: st.volumeInfo,
 		},
 		{
 			Name: "Volume.getSize", Role: access.Observe, Doc: "Answer how large a volume's file is.",
-			Result: map[string]any{}, Params: volumeParams{}, Answer: st.volumeSize,
+			Result: sizes{}, Params: volumeParams{}, Answer: st.volumeSize,
 		},
 		{
 			Name: "Domain.setLimits", Role: access.Operate, Doc: "Limit how many bytes per second the tasks of a domain move together.",
@@ -55,7 +55,7 @@ func (st *Storage) Calls() []tasks.Call {
 		},
 		{
 			Name: "Trash.list", Role: access.Observe, Doc: "List what is in the trash, by the task that put it there.",
-			Result: []any{}, Params: trashListParams{}, Ours: true, Answer: st.listTrash,
+			Result: []TrashItem{}, Params: trashListParams{}, Ours: true, Answer: st.listTrash,
 		},
 	}
 }

@@ -3,6 +3,7 @@ package storageops
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -33,12 +34,16 @@ type Storage struct {
 	limits   domainLimits
 	trashFor time.Duration
 	log      zerolog.Logger
+
+	looking sync.Mutex // guards looks
+	looks   map[string]chan Health
 }
 
 // New makes the verbs. It does nothing yet.
 func New(o Options) *Storage {
 	return &Storage{
 		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers}, leases: noLeases{}, trashFor: o.TrashFor, log: o.Log,
+		looks: map[string]chan Health{},
 	}
 }
 
