@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/access"
-	"vdsm-agent/rpc/remote"
+	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/stomp"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
@@ -58,7 +58,7 @@ type Config struct {
 // TLSConfig is how clients on other hosts reach the agent.
 type TLSConfig struct {
 	Address   string // "host:port"; "" = not at all
-	Files     remote.Files
+	Files     certs.Files
 	CheckName bool
 }
 
@@ -85,7 +85,7 @@ func Load(f Flags) (Config, error) {
 		TermGrace: 2 * time.Second, FenceFor: time.Hour,
 
 		Access: access.NewPolicy(), Connections: 200, PerAddress: 100,
-		TLS: TLSConfig{Address: "[::]:54321", Files: remote.Files{
+		TLS: TLSConfig{Address: "[::]:54321", Files: certs.Files{
 			Cert: "/etc/pki/vdsm/certs/vdsmcert.pem", Key: "/etc/pki/vdsm/keys/vdsmkey.pem", CA: "/etc/pki/vdsm/certs/cacert.pem",
 		}},
 		Plain: PlainConfig{Role: access.Observe},

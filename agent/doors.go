@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vdsm-agent/rpc"
+	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/remote"
 	"vdsm-agent/rpc/stomp"
 
@@ -63,7 +64,7 @@ func open(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger)
 	}
 	d.start(l, rpc.Local{Policy: c.Access})
 	options := stomp.Options{Java: c.Java}
-	certificates := remote.NewCertificates(c.TLS.Files, log)
+	certificates := certs.New(c.TLS.Files, log)
 	if secure := d.take(tlsSocket); secure != nil || c.TLS.Address != "" {
 		t := remote.TLS{Certificates: certificates, Policy: c.Access, CheckName: c.TLS.CheckName, Options: options}
 		d.serve.Go(func() { d.whenCertified(certificates, secure, c.TLS.Address, t) })
@@ -127,7 +128,7 @@ func (d *doors) listen(l net.Listener, address string, t rpc.Transport) {
 }
 
 // whenCertified opens the socket for TLS as soon as there are certificates, and sees that they are read again when they change.
-func (d *doors) whenCertified(c *remote.Certificates, l net.Listener, address string, t rpc.Transport) {
+func (d *doors) whenCertified(c *certs.Watched, l net.Listener, address string, t rpc.Transport) {
 	certified := sync.OnceFunc(func() { d.serve.Go(func() { d.listen(l, address, t) }) })
 	told := ""
 	err := c.Watch(d.ctx, func(err error) {

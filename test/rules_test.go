@@ -17,7 +17,7 @@ import (
 // "/..." stands for a package and all below it. Tests may import more.
 var allowed = map[string][]string{
 	"cmd/vdsm-agentd":                     {"agent", "storageops/copy", "internal/version"},
-	"cmd/vdsm-agentctl":                   {"rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
+	"cmd/vdsm-agentctl":                   {"rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
 	"cmd/vdsm-agentctl/internal/show":     {"internal/..."},
 	"cmd/vdsm-agentctl/internal/verbargs": {"internal/..."},
 	"agent":                               {"rpc/...", "hostops", "storageops/...", "tasks/...", "internal/..."},
@@ -25,8 +25,9 @@ var allowed = map[string][]string{
 	"rpc/openrpc":                         {"internal/..."},
 	"rpc/stream":                          {"internal/..."},
 	"rpc/stomp":                           {"rpc/stream", "internal/..."},
-	"rpc/remote":                          {"rpc", "rpc/stomp", "rpc/stream", "internal/..."},
-	"rpc/client":                          {"rpc/stream", "rpc/stomp", "rpc/wire", "internal/..."},
+	"rpc/certs":                           {},
+	"rpc/remote":                          {"rpc", "rpc/certs", "rpc/stomp", "rpc/stream", "internal/..."},
+	"rpc/client":                          {"rpc/certs", "rpc/stream", "rpc/stomp", "rpc/wire", "internal/..."},
 	"rpc/wire":                            {"tasks", "tasks/store", "internal/..."},
 	"hostops":                             {"tasks", "internal/..."},
 	"storageops":                          {"tasks", "storageops/...", "internal/..."},

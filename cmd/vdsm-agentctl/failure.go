@@ -78,18 +78,20 @@ func isCode(err error, c code.Code) bool {
 
 // unreachable: there is no connection.
 type unreachable struct {
-	socket string
-	cause  error
+	to    target
+	cause error
 }
 
 func (u *unreachable) Unwrap() error { return u.cause }
 
 func (u *unreachable) Error() string {
 	switch {
+	case u.to.remote != "" && errors.Is(u.cause, client.ErrNoConnection):
+		return fmt.Sprintf("no daemon answers on %s; is it running there, has it certificates, and is the port open? (%s)", u.to, u.cause)
 	case errors.Is(u.cause, fs.ErrPermission):
-		return fmt.Sprintf("you may not use %s; run this as root or as a member of its group", u.socket)
+		return fmt.Sprintf("you may not use %s; run this as root or as a member of its group", u.to)
 	case errors.Is(u.cause, client.ErrNoConnection):
-		return fmt.Sprintf("no daemon answers on %s; start it with 'systemctl start vdsm-agentd' or name its socket with --socket", u.socket)
+		return fmt.Sprintf("no daemon answers on %s; start it with 'systemctl start vdsm-agentd' or name its socket with --socket", u.to)
 	}
 	return u.cause.Error()
 }

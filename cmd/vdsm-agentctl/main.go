@@ -13,8 +13,6 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
-
-	"vdsm-agent/rpc/client"
 )
 
 func main() {
@@ -31,8 +29,8 @@ func main() {
 	}))
 }
 
-func dial(ctx context.Context, socket string) (connection, error) {
-	c, err := client.Dial(ctx, socket)
+func dial(ctx context.Context, to target) (connection, error) {
+	c, err := to.dial(ctx)
 	if err != nil {
 		return nil, err // not c, which would be a connection that is not nil
 	}

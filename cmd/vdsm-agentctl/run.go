@@ -25,12 +25,17 @@ type process struct {
 	terminal       bool // stdout is one
 	notes          bool // stderr is one
 	width          int  // of the terminal; 0 = not known
-	dial           func(ctx context.Context, socket string) (connection, error)
+	dial           func(ctx context.Context, to target) (connection, error)
 }
 
 // globals are the flags that every command takes.
 type globals struct {
 	Socket         string  `placeholder:"PATH" default:"${socket}" help:"The daemon's socket (environment: VDSM_AGENT_SOCKET; now ${default})."`
+	Connect        string  `placeholder:"HOST:PORT" help:"Connect to the daemon of another host instead, by TLS (needs --cert, --key, --ca; environment: VDSM_AGENT_CONNECT, VDSM_AGENT_CERT, VDSM_AGENT_KEY, VDSM_AGENT_CA)."`
+	Cert           string  `placeholder:"FILE" help:"Certificate of this client."`
+	Key            string  `placeholder:"FILE" help:"Its key."`
+	CA             string  `name:"ca" placeholder:"FILE" help:"Certificates of the authority that the other host's certificate must be of."`
+	VerifyHost     bool    `help:"Also refuse a certificate that is not of the host that --connect names."`
 	JSON           bool    `name:"json" help:"Print JSON instead of text."`
 	NoColor        bool    `help:"Print without colours (environment: NO_COLOR)."`
 	ConnectTimeout seconds `placeholder:"S" default:"10" help:"How long to wait for a daemon that is starting, in seconds (${default})."`
@@ -52,6 +57,7 @@ type commands struct {
 	History  historyCommand  `cmd:"" help:"List tasks that were cleared, newest first."`
 	Queue    queueCommand    `cmd:"" help:"Show how many tasks run and wait, and what for; change the limits."`
 	Flow     flowCommand     `cmd:"" help:"See or cancel all tasks of one action of an engine."`
+	Events   eventsCommand   `cmd:"" help:"Follow what happens to tasks, flows and jobs."`
 	Trash    trashCommand    `cmd:"" help:"See, restore or empty what deletes have moved to the trash."`
 	Domains  domainsCommand  `cmd:"" help:"List the storage domains."`
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
@@ -139,7 +145,11 @@ func grammar(p process, into any, options ...kong.Option) (*kong.Kong, error) {
 func with(ctx context.Context, p process, g globals, command func(context.Context, *cli) error) error {
 	c := &cli{process: p, globals: g}
 	c.style.Colours = p.terminal && !g.NoColor && p.env("NO_COLOR") == "" && p.env("TERM") != "dumb"
-	c.daemon = &session{dial: p.dial, socket: g.Socket, patience: g.ConnectTimeout.duration(), note: c.note}
+	to, err := g.target(p.env)
+	if err != nil {
+		return err
+	}
+	c.daemon = &session{dial: p.dial, to: to, patience: g.ConnectTimeout.duration(), note: c.note}
 	defer c.daemon.close()
 	return command(ctx, c)
 }

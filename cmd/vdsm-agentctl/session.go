@@ -12,6 +12,8 @@ import (
 // connection is what the program needs of rpc/client.
 type connection interface {
 	Call(ctx context.Context, method string, params, result any) error
+	Subscribe(ctx context.Context, topics ...string) error
+	Next(ctx context.Context) (client.Event, error)
 	Close() error
 }
 
@@ -22,8 +24,8 @@ const (
 
 // session is the connection to the daemon, made when it is first needed. It is used by one goroutine.
 type session struct {
-	dial     func(ctx context.Context, socket string) (connection, error)
-	socket   string
+	dial     func(ctx context.Context, to target) (connection, error)
+	to       target
 	patience time.Duration // with a daemon that is starting
 	note     func(format string, args ...any)
 	conn     connection
@@ -90,19 +92,42 @@ func (s *session) tell(err error) {
 	}
 }
 
+func (s *session) connect(ctx context.Context) error {
+	if s.conn != nil {
+		return nil
+	}
+	conn, err := s.dial(ctx, s.to)
+	if err != nil {
+		return &unreachable{s.to, err}
+	}
+	s.conn, s.met = conn, true
+	return nil
+}
+
 func (s *session) once(ctx context.Context, method string, params, result any) error {
-	if s.conn == nil {
-		conn, err := s.dial(ctx, s.socket)
-		if err != nil {
-			return &unreachable{s.socket, err}
-		}
-		s.conn, s.met = conn, true
+	if err := s.connect(ctx); err != nil {
+		return err
 	}
 	err := s.conn.Call(ctx, method, params, result)
 	if errors.Is(err, client.ErrConnectionLost) {
 		s.close()
 	}
 	return err
+}
+
+// follows does something with a connection that is good, again after a restart of the daemon.
+func (s *session) follows(ctx context.Context, begin func(*session) error) error {
+	passing := func(err error) bool { return starting(err) || s.met && restarting(err) }
+	return s.retry(ctx, passing, func(ctx context.Context) error {
+		if err := s.connect(ctx); err != nil {
+			return err
+		}
+		err := begin(s)
+		if errors.Is(err, client.ErrConnectionLost) {
+			s.close()
+		}
+		return err
+	})
 }
 
 func (s *session) close() {

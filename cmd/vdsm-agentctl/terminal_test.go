@@ -104,13 +104,19 @@ func (c canned) Call(_ context.Context, method string, params, result any) error
 
 func (canned) Close() error { return nil }
 
+func (canned) Subscribe(context.Context, ...string) error { return errors.New("there are no events") }
+
+func (canned) Next(context.Context) (client.Event, error) {
+	return client.Event{}, errors.New("there are no events")
+}
+
 // against runs one command line against canned answers.
 func against(t *testing.T, daemon connection, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
 	var out, errs strings.Builder
 	exit = run(t.Context(), process{
 		args: args, env: func(string) string { return "" }, stdin: strings.NewReader(""), stdout: &out, stderr: &errs,
-		dial: func(context.Context, string) (connection, error) { return daemon, nil },
+		dial: func(context.Context, target) (connection, error) { return daemon, nil },
 	})
 	return exit, out.String(), errs.String()
 }
@@ -216,7 +222,7 @@ func TestNoAnswer(t *testing.T) {
 		{client.ErrNoConnection, "no daemon answers on /s; start it with 'systemctl start vdsm-agentd' or name its socket with --socket"},
 		{syscall.ENOTSOCK, syscall.ENOTSOCK.Error()},
 	} {
-		if exit, text := explain(&unreachable{"/s", c.dial}); exit != exitNoConnection || text != c.text {
+		if exit, text := explain(&unreachable{target{socket: "/s"}, c.dial}); exit != exitNoConnection || text != c.text {
 			t.Errorf("%v: exit %d, %q, want %q", c.dial, exit, text, c.text)
 		}
 	}

@@ -1,9 +1,10 @@
-// Package client calls the agent over its unix socket. It knows how calls travel and no verb. It may be imported by the
+// Package client calls the agent, over its unix socket or by STOMP over TLS, and hears its events. It knows how calls travel and no verb. It may be imported by the
 // command line, by vmops (for another host's agent) and by tests.
 package client
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,9 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 
+	"vdsm-agent/rpc/stomp"
 	"vdsm-agent/rpc/stream"
 
 	"github.com/sourcegraph/jsonrpc2"
@@ -40,8 +43,10 @@ const maxAnswer = 1 << 30
 
 // Client is a connection to an agent. Its methods may be called from any goroutine.
 type Client struct {
-	conn *jsonrpc2.Conn
-	last atomic.Uint64 // id of the last request; the first is 1, since an answer without an id reads as 0
+	conn   *jsonrpc2.Conn
+	events *events
+	ask    func() error  // says in the transport's own way that events are wanted; nil = it has none
+	last   atomic.Uint64 // id of the last request; the first is 1, since an answer without an id reads as 0
 }
 
 // Dial connects to the agent's socket. Errors: ErrNoConnection if there is no socket, or nobody listens; fs.ErrPermission;
@@ -59,10 +64,48 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 }
 
 // New calls the agent over a connection that exists.
-func New(conn net.Conn) *Client {
-	objects := stream.Objects(stream.NewLines(conn, maxAnswer))
-	return &Client{conn: jsonrpc2.NewConn(context.Background(), objects, ignore{}, jsonrpc2.SetLogger(silent{}))}
+func New(conn net.Conn) *Client { return over(stream.NewLines(conn, maxAnswer), nil) }
+
+func over(f stream.Framing, ask func() error) *Client {
+	e := newEvents()
+	c := &Client{conn: jsonrpc2.NewConn(context.Background(), stream.Objects(f), e, jsonrpc2.SetLogger(silent{})), events: e, ask: ask}
+	go func() {
+		<-c.conn.DisconnectNotify()
+		e.end()
+	}()
+	return c
 }
+
+// DialTLS connects to an agent on another host, "host:port", by STOMP over TLS. Errors: ErrNoConnection if nobody listens there, or
+// not in time; that one of the two does not trust the other; that who answers is no agent; ctx's.
+func DialTLS(ctx context.Context, address string, config *tls.Config) (*Client, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not host:port", address)
+	}
+	config = config.Clone()
+	config.ServerName = host
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s: %w", ErrNoConnection, address, err)
+	}
+	secure := tls.Client(conn, config)
+	limit, end := context.WithTimeout(ctx, handshakeFor)
+	defer end()
+	var s *stomp.Client
+	if err = secure.HandshakeContext(limit); err == nil {
+		s, err = stomp.Connect(secure)
+	}
+	if err != nil {
+		_ = conn.Close() // the error that counts is err
+		return nil, fmt.Errorf("%s cannot be talked to: %w", address, err)
+	}
+	return over(s, s.SubscribeEvents), nil
+}
+
+// handshakeFor is how long a handshake of TLS may take.
+const handshakeFor = 10 * time.Second
 
 // Call calls a method and stores its answer in result, a pointer, or nil if the answer does not matter. Several calls may
 // be under way at the same time; each ends when its own answer is there.
@@ -98,11 +141,6 @@ func (c *Client) Close() error {
 	}
 	return nil
 }
-
-// ignore takes the requests of an agent, which sends none.
-type ignore struct{}
-
-func (ignore) Handle(context.Context, *jsonrpc2.Conn, *jsonrpc2.Request) {}
 
 // silent takes what jsonrpc2 would print; callers get the same as errors.
 type silent struct{}

@@ -1,5 +1,5 @@
-// Package remote is how clients on other hosts reach the agent: TCP, TLS with certificates that are verified and reloaded, and
-// STOMP over them. It knows no verb. It may be imported by agent, rpc/client and tests.
+// Package remote is how clients on other hosts reach the agent: TCP, TLS, and STOMP over them. It knows no verb. It may be imported
+// by agent and tests.
 package remote
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"vdsm-agent/internal/access"
 	"vdsm-agent/rpc"
+	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/stomp"
 	"vdsm-agent/rpc/stream"
 )
@@ -43,7 +44,7 @@ func (p Plain) Open(ctx context.Context, conn net.Conn) (stream.Framing, rpc.Pee
 
 // TLS is the transport of STOMP over TLS.
 type TLS struct {
-	Certificates *Certificates
+	Certificates *certs.Watched
 	Policy       *access.Policy
 	// CheckName refuses a client whose common name is neither its address nor a name that its address has, as VDSM's
 	// verify_client_cert does. Clients on this host are not looked at.
@@ -53,7 +54,7 @@ type TLS struct {
 
 // Open shakes hands, for HandshakeFor at most, and waits for the first bytes for FirstBytesFor.
 func (t TLS) Open(ctx context.Context, conn net.Conn) (stream.Framing, rpc.Peer, error) {
-	config, err := t.Certificates.server()
+	config, err := t.Certificates.Server()
 	if err != nil {
 		return nil, rpc.Peer{}, err
 	}

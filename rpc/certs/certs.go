@@ -1,4 +1,6 @@
-package remote
+// Package certs is the agent's TLS: certificates that are read from files, and again when these change, and what a connection demands
+// of its peer. It knows no protocol above TLS. It may be imported by rpc/remote, rpc/client, agent and the command line.
+package certs
 
 import (
 	"context"
@@ -20,22 +22,22 @@ import (
 // Files are where the agent's certificate, its key, and the certificates of the authority lie, as PEM.
 type Files struct{ Cert, Key, CA string }
 
-// Certificates are what the files held when they were read last without an error.
-type Certificates struct {
+// Watched are what the files held when they were read last without an error.
+type Watched struct {
 	files   Files
 	log     zerolog.Logger
 	current atomic.Pointer[tls.Config] // nil = they were never read
 }
 
-// NewCertificates knows the files and has read none: see Watch.
-func NewCertificates(files Files, log zerolog.Logger) *Certificates {
-	return &Certificates{files: files, log: log}
+// New knows the files and has read none: see Watch.
+func New(files Files, log zerolog.Logger) *Watched {
+	return &Watched{files: files, log: log}
 }
 
 // Reload reads the files again. After an error, which says which file is wrong and how, those that were read before stay in use,
 // so that files which are being replaced one after the other do no harm. Connections that exist go on with what they were made
 // with.
-func (c *Certificates) Reload() error {
+func (c *Watched) Reload() error {
 	config, err := c.read()
 	if err != nil {
 		return err
@@ -53,7 +55,7 @@ func (c *Certificates) Reload() error {
 // expiresSoon is when the log begins to warn.
 const expiresSoon = 30 * 24 * time.Hour
 
-func (c *Certificates) read() (*tls.Config, error) {
+func (c *Watched) read() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the certificate %s and its key %s cannot be used: %w", c.files.Cert, c.files.Key, err)
@@ -88,8 +90,8 @@ func authority(file string) (*x509.CertPool, error) {
 // errNoCertificates: none could be read yet.
 var errNoCertificates = errors.New("there are no certificates yet")
 
-// server is the configuration for a connection that begins now.
-func (c *Certificates) server() (*tls.Config, error) {
+// Server is the configuration for a connection that begins now. Errors: no files could be read yet.
+func (c *Watched) Server() (*tls.Config, error) {
 	if config := c.current.Load(); config != nil {
 		return config, nil
 	}
@@ -101,7 +103,7 @@ const settled = 500 * time.Millisecond
 
 // Watch reads the files now, and again when they, or what their names lead to, have changed, until ctx ends. changed is called
 // after each time with what Reload answered. Errors: the files cannot be watched.
-func (c *Certificates) Watch(ctx context.Context, changed func(error)) error {
+func (c *Watched) Watch(ctx context.Context, changed func(error)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("the certificates cannot be watched: %w", err)
@@ -135,7 +137,7 @@ func (c *Certificates) Watch(ctx context.Context, changed func(error)) error {
 
 // dirs are the directories in which a change may concern the files: those of their names and of what these lead to, or, as long as
 // one is not there, the nearest one above it.
-func (c *Certificates) dirs() (dirs []string) {
+func (c *Watched) dirs() (dirs []string) {
 	for _, file := range []string{c.files.Cert, c.files.Key, c.files.CA} {
 		targets := []string{file}
 		if target, err := filepath.EvalSymlinks(file); err == nil {
@@ -158,7 +160,7 @@ func (c *Certificates) dirs() (dirs []string) {
 }
 
 // state changes whenever one of the files does.
-func (c *Certificates) state() (all [3]string) {
+func (c *Watched) state() (all [3]string) {
 	for i, file := range []string{c.files.Cert, c.files.Key, c.files.CA} {
 		if target, err := filepath.EvalSymlinks(file); err == nil {
 			if info, err := os.Stat(target); err == nil {
