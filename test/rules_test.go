@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"rpc/stream":                          {"internal/..."},
 	"rpc/stomp":                           {"rpc/stream", "internal/..."},
 	"rpc/certs":                           {},
+	"rpc/certs/certstest":                 {"rpc/certs"},
 	"rpc/remote":                          {"rpc", "rpc/certs", "rpc/stomp", "rpc/stream", "internal/..."},
 	"rpc/client":                          {"rpc/certs", "rpc/stream", "rpc/stomp", "rpc/wire", "internal/..."},
 	"rpc/wire":                            {"tasks", "tasks/store", "internal/..."},
