@@ -27,5 +27,8 @@ echo
 echo "== the daemon with 100,000 uncleared tasks"
 go run ./test/manybench bin/vdsm-agentd "$dir"
 echo
+echo "== the daemon over STOMP, and a bare server that answers the same bytes"
+go run ./test/rpcbench bin/vdsm-agentd "$dir"
+echo
 echo "== the daemon: stop of a running copy, and memory"
 go run ./test/daemonbench bin/vdsm-agentd "$dir"

@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"test/enginebench":                    {"tasks", "tasks/store", "tasks/tasktest/mock", "rpc/client", "test/benchkit"},
 	"test/manybench":                      {"tasks/store", "rpc/wire", "test/benchkit"},
 	"test/planted":                        {},
+	"test/rpcbench":                       {"rpc/stomp", "rpc/certs/...", "test/benchkit"},
 	"storageops/copy/copybench":           {"storageops/...", "internal/..."},
 	"tasks":                               {"tasks/store", "internal/access", "internal/code"},
 	"tasks/store":                         {"internal/code"},

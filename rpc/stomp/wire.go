@@ -3,6 +3,7 @@ package stomp
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +19,7 @@ type wire struct {
 	silence time.Duration // how long the client may be silent, 0 = for ever; of the reading goroutine alone
 
 	mu      sync.Mutex // held while something is written
-	buf     []byte
-	last    time.Time // when something was written last
+	last    time.Time  // when something was written last
 	every   time.Duration
 	beat    *time.Timer // nil = no heart-beats are due
 	idle    int         // heart-beats since the last frame
@@ -69,15 +69,20 @@ func (w *wire) message(to sub, body [][]byte) error {
 
 // write writes a frame in one call. The caller holds mu.
 func (w *wire) write(command string, headers []Header, body [][]byte) error {
-	if cap(w.buf) > keepBuffer {
-		w.buf = nil
-	}
 	w.pause()
-	w.buf = Append(w.buf[:0], command, headers, body)
-	err := stream.Write(w.conn, w.buf)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = Append(slices.Grow((*buf)[:0], size(body)+roomForHead), command, headers, body)
+	err := stream.Write(w.conn, *buf)
 	w.last, w.idle = time.Now(), 0
 	return err
 }
+
+// buffers are what frames are written in; idle connections have none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// roomForHead is more than the command and the headers of most frames have.
+const roomForHead = 512
 
 // beatEvery sends a heart-beat whenever nothing was written for so long; 0 = none.
 func (w *wire) beatEvery(every time.Duration) {
