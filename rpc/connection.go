@@ -41,7 +41,7 @@ type connection struct {
 }
 
 // Handle is jsonrpc2.Handler's: it never blocks.
-func (c *connection) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Request) {
+func (c *connection) Handle(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) {
 	call := c.stream.Call(r.ID)
 	m, err := c.server.find(r.Method)
 	if c.serving.Err() != nil {
@@ -53,15 +53,14 @@ func (c *connection) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc
 	if err == nil {
 		err = c.admit(m.Cancels, func() {
 			if raw, err := c.work(ctx, m, call); err != nil {
-				c.refuse(conn, r.ID, err)
+				c.refuse(r.ID, err)
 			} else {
-				call.Result = raw
-				c.reply(conn, &jsonrpc2.Response{ID: r.ID, Result: &seeCall})
+				c.sent(c.stream.Answer(r.ID, raw))
 			}
 		})
 	}
 	if err != nil {
-		c.refuse(conn, r.ID, err)
+		c.refuse(r.ID, err)
 	}
 }
 
@@ -124,16 +123,13 @@ func (c *connection) work(ctx context.Context, m *Method, call *stream.Call) (js
 	return raw, err
 }
 
-// seeCall is what the Conn is given for a result, which is in the Call.
-var seeCall = json.RawMessage("true")
-
-func (c *connection) refuse(conn *jsonrpc2.Conn, id jsonrpc2.ID, err error) {
-	c.reply(conn, &jsonrpc2.Response{ID: id, Error: &jsonrpc2.Error{Code: int64(code.Of(err)), Message: err.Error()}})
+func (c *connection) refuse(id jsonrpc2.ID, err error) {
+	c.sent(c.stream.Refuse(id, code.Of(err), err.Error()))
 }
 
-// reply sends an answer. When the peer is gone nobody misses it.
-func (c *connection) reply(conn *jsonrpc2.Conn, r *jsonrpc2.Response) {
-	if err := conn.SendResponse(context.Background(), r); err != nil {
+// sent takes what became of an answer. When the peer is gone nobody misses it.
+func (c *connection) sent(err error) {
+	if err != nil {
 		c.log.Debug().Err(err).Msg("the peer was gone before its answer")
 	}
 }

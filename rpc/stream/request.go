@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"vdsm-agent/internal/code"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Call is one request as the client wrote it.
@@ -15,9 +17,6 @@ type Call struct {
 	Method string
 	Params json.RawMessage // an object or an array; nil when there are none
 	Flow   string          // the correlation id of its frame
-	// Result, if it is set before the Conn is told to reply, is answered instead of what the Conn is given. It must be JSON.
-	// (The Conn would write a large answer four times over.)
-	Result json.RawMessage
 
 	id    json.RawMessage // as the client wrote it; nil for a notification
 	reply *reply
@@ -98,25 +97,29 @@ func parse(item json.RawMessage) (*Call, error) {
 	if first(item) != '{' {
 		return c, errors.New("a request must be a JSON object")
 	}
-	var version, method json.RawMessage
-	d := json.NewDecoder(bytes.NewReader(item))
-	_, err := d.Token()
-	for err == nil && d.More() {
-		var name json.Token
-		if name, err = d.Token(); err != nil {
+	var version, method jsontext.Value
+	d := jsontext.NewDecoder(bytes.NewReader(item), jsontext.AllowDuplicateNames(true))
+	_, err := d.ReadToken()
+	for err == nil && d.PeekKind() != '}' {
+		var token jsontext.Token
+		if token, err = d.ReadToken(); err != nil {
 			break
 		}
-		var value json.RawMessage
-		err = d.Decode(&value)
+		name := token.String()
+		var value jsontext.Value
+		if value, err = d.ReadValue(); err != nil {
+			break
+		}
+		value = value.Clone()
 		switch name {
 		case "jsonrpc":
 			version = value
 		case "method":
 			method = value
 		case "params":
-			c.Params = value
+			c.Params = json.RawMessage(value)
 		case "id":
-			c.id = value
+			c.id = json.RawMessage(value)
 		}
 	}
 	if err != nil {
@@ -129,10 +132,10 @@ func parse(item json.RawMessage) (*Call, error) {
 		return c, errors.New("the id of a request must be a string or a number")
 	}
 	var v string
-	if first(version) != '"' || json.Unmarshal(version, &v) != nil || v != "2.0" {
+	if first(json.RawMessage(version)) != '"' || json.Unmarshal(version, &v) != nil || v != "2.0" {
 		return c, errors.New(`a request must say "jsonrpc":"2.0"`)
 	}
-	if first(method) != '"' || json.Unmarshal(method, &c.Method) != nil || c.Method == "" {
+	if first(json.RawMessage(method)) != '"' || json.Unmarshal(method, &c.Method) != nil || c.Method == "" {
 		return c, errors.New("a request must name its method")
 	}
 	switch first(c.Params) {

@@ -206,37 +206,36 @@ func (s *Stream) Push(event []byte, mayBeLeftOut bool) bool {
 	return true
 }
 
-// WriteObject takes an answer of the Conn. It never waits for the client to read.
-func (s *Stream) WriteObject(obj any) error {
-	raw, err := json.Marshal(obj)
-	if err != nil {
-		return err
-	}
-	var a struct {
-		ID     uint64          `json:"id"`
-		Result json.RawMessage `json:"result"`
-		Error  json.RawMessage `json:"error"`
-	}
-	if err := json.Unmarshal(raw, &a); err != nil {
-		return err
-	}
+// Answer answers the request that reached the Conn with this id by its result, as JSON that is never changed. It never waits for the
+// client to read. Errors: it was answered before; the stream's end.
+func (s *Stream) Answer(id jsonrpc2.ID, result json.RawMessage) error {
+	return s.answer(id, func(c *Call) [][]byte { return answer(c.id, "result", result) })
+}
+
+// Refuse answers a request by an error.
+func (s *Stream) Refuse(id jsonrpc2.ID, number code.Code, message string) error {
+	return s.answer(id, func(c *Call) [][]byte { return failure(c.id, number, message) })
+}
+
+func (s *Stream) answer(id jsonrpc2.ID, text func(*Call) [][]byte) error {
 	s.mu.Lock()
-	c := s.calls[a.ID]
-	delete(s.calls, a.ID)
+	c := s.calls[id.Num]
+	delete(s.calls, id.Num)
 	s.mu.Unlock()
 	switch {
 	case c == nil:
-		return fmt.Errorf("request %d was answered twice", a.ID)
+		return fmt.Errorf("request %d was answered twice", id.Num)
 	case c.id == nil:
 		s.settle(c, nil)
-	case a.Error != nil:
-		s.settle(c, answer(c.id, "error", a.Error))
-	case c.Result != nil:
-		s.settle(c, answer(c.id, "result", c.Result))
 	default:
-		s.settle(c, answer(c.id, "result", a.Result))
+		s.settle(c, text(c))
 	}
 	return s.Cause()
+}
+
+// WriteObject is the Conn's way to answer, which is not used: it would write a large answer four times over.
+func (s *Stream) WriteObject(any) error {
+	return errors.New("requests are answered by Answer and Refuse")
 }
 
 // settle keeps the answer to one request, and sends those to the whole message when it is the last. A nil text is no

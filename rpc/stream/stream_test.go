@@ -90,17 +90,17 @@ func (m *memory) written() []string {
 // "never", a MiB if it is "large".
 type echo struct{ stream *Stream }
 
-func (e echo) Handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Request) {
+func (e echo) Handle(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) {
 	call := e.stream.Call(r.ID)
 	switch r.Method {
 	case "never":
 	case "large":
-		call.Result = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
-		_ = conn.Reply(ctx, r.ID, nil)
+		_ = e.stream.Answer(r.ID, json.RawMessage(`"`+strings.Repeat("x", 1<<20)+`"`))
 	case "fail":
-		_ = conn.ReplyWithError(ctx, r.ID, &jsonrpc2.Error{Code: 7, Message: "no"})
+		_ = e.stream.Refuse(r.ID, 7, "no")
 	default:
-		_ = conn.Reply(ctx, r.ID, []any{r.Method, call.Params, call.Flow})
+		raw, _ := json.Marshal([]any{r.Method, call.Params, call.Flow})
+		_ = e.stream.Answer(r.ID, raw)
 	}
 }
 
@@ -304,15 +304,13 @@ func TestStreamDrain(t *testing.T) {
 		}
 		drained := make(chan error)
 		go func() { drained <- s.Drain(t.Context()) }()
-		raw := json.RawMessage("true")
-		answer := &jsonrpc2.Response{ID: r.ID, Result: &raw}
-		if err := s.WriteObject(answer); err != nil {
+		if err := s.Answer(r.ID, json.RawMessage("true")); err != nil {
 			t.Error(err)
 		}
 		if err := <-drained; err != nil {
 			t.Errorf("answered: %v", err)
 		}
-		if err := s.WriteObject(answer); err == nil {
+		if err := s.Answer(r.ID, json.RawMessage("true")); err == nil {
 			t.Error("a second answer is taken")
 		}
 		m.in <- `{"jsonrpc":"2.0","method":"m"}`
