@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -45,6 +46,9 @@ func (d *daemon) endInject() {
 		return
 	}
 	_ = d.strace.Process.Signal(syscall.SIGINT) // it has ended if the daemon has
-	_ = d.strace.Wait()                         // by the signal
+	// On a loaded machine strace has been seen to wait for ever for a thread that it wants to let go. Without it the kernel does that.
+	kill := time.AfterFunc(20*time.Second, func() { _ = d.strace.Process.Kill() })
+	_ = d.strace.Wait() // by a signal
+	kill.Stop()
 	d.strace = nil
 }
