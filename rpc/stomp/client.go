@@ -16,7 +16,7 @@ import (
 // events too once they are asked for.
 type Client struct {
 	in  *Reader
-	out wire
+	out *wire
 }
 
 var _ stream.Framing = (*Client)(nil)
@@ -31,8 +31,8 @@ const (
 
 // Connect greets an agent over a connection that exists. Errors: it does not answer as an agent does; it does not answer in time.
 func Connect(conn net.Conn) (*Client, error) {
-	c := &Client{out: wire{conn: conn}}
-	c.in = NewReader(&c.out, mostAnswer)
+	c := &Client{out: newWire(conn)}
+	c.in = NewReader(c.out, mostAnswer)
 	if err := conn.SetReadDeadline(time.Now().Add(greetingWait)); err != nil {
 		return nil, err
 	}

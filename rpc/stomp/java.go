@@ -76,15 +76,15 @@ func (s *Session) connectLost() {
 
 // gather waits until the client has read the last frame, and for other answers to go with this one.
 func (w *wire) gather() {
-	w.mu.Lock()
+	w.lock <- struct{}{}
 	since := time.Since(w.last)
-	w.mu.Unlock()
+	<-w.lock
 	<-time.After(max(Collect, Pause-since))
 }
 
-// pause waits until the client has read the last frame. The caller holds mu.
+// pause waits until the client has read the last frame. The caller holds lock.
 func (w *wire) pause() {
-	if left := Pause - time.Since(w.last); w.paced && left > 0 {
+	if left := Pause - time.Since(w.last); w.paced.Load() && left > 0 {
 		<-time.After(left)
 	}
 }

@@ -50,7 +50,7 @@ type Options struct {
 type Session struct {
 	conn   net.Conn
 	in     *Reader
-	out    wire
+	out    *wire
 	java   Java
 	secure bool
 	tell   func(wanted bool)
@@ -87,8 +87,9 @@ func Open(conn net.Conn, o Options) (*Session, error) {
 	if o.MaxBody == 0 {
 		o.MaxBody = stream.MaxMessage
 	}
-	s := &Session{conn: conn, java: o.Java, secure: o.Secure, tell: func(bool) {}, out: wire{conn: conn, paced: o.Java == Always}}
-	s.in = NewReader(&s.out, o.MaxBody)
+	s := &Session{conn: conn, java: o.Java, secure: o.Secure, tell: func(bool) {}, out: newWire(conn)}
+	s.out.paced.Store(o.Java == Always)
+	s.in = NewReader(s.out, o.MaxBody)
 	first, err := s.in.in.Peek(detected)
 	switch word := string(first); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -256,7 +257,7 @@ func atLeastASecond(ms uint64) time.Duration {
 
 // Gather is stream.Framing's: only the engine's client is paced.
 func (s *Session) Gather() error {
-	if s.out.isPaced() {
+	if s.out.paced.Load() {
 		s.out.gather()
 	}
 	return nil
@@ -264,7 +265,7 @@ func (s *Session) Gather() error {
 
 // WriteMessages writes a MESSAGE for each message and subscription of its route.
 func (s *Session) WriteMessages(all []stream.Outgoing) error {
-	if s.out.isPaced() {
+	if s.out.paced.Load() {
 		return s.writeJava(all)
 	}
 	for _, m := range all {
@@ -298,7 +299,7 @@ func (s *Session) subscriptions(route string) (found []sub) {
 // heard looks at what every frame tells of the client.
 func (s *Session) heard(f *Frame) {
 	if s.java == Auto && looksLikeJava(f) {
-		s.out.pace()
+		s.out.paced.Store(true)
 	}
 	if f.Command == "SEND" {
 		s.settle()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vdsm-agent/rpc/stream"
@@ -18,14 +19,19 @@ type wire struct {
 	conn    net.Conn
 	silence time.Duration // how long the client may be silent, 0 = for ever; of the reading goroutine alone
 
-	mu      sync.Mutex // held while something is written
-	last    time.Time  // when something was written last
+	paced atomic.Bool // it is the engine's client
+
+	// lock is held while something is written, and while that is paced. It is a channel, not a mutex, so that a bubble of
+	// testing/synctest sees who waits for it. It guards what follows.
+	lock    chan struct{}
+	last    time.Time // when something was written last
 	every   time.Duration
 	beat    *time.Timer // nil = no heart-beats are due
 	idle    int         // heart-beats since the last frame
-	paced   bool        // it is the engine's client
 	stopped bool
 }
+
+func newWire(conn net.Conn) *wire { return &wire{conn: conn, lock: make(chan struct{}, 1)} }
 
 // Read reads what the client sends. It fails with os.ErrDeadlineExceeded when the client is silent for too long.
 func (w *wire) Read(b []byte) (int, error) {
@@ -37,26 +43,13 @@ func (w *wire) Read(b []byte) (int, error) {
 	return w.conn.Read(b)
 }
 
-// pace makes the connection that of the engine's client.
-func (w *wire) pace() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.paced = true
-}
-
-func (w *wire) isPaced() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.paced
-}
-
 // expect bears silence for twice as long as the client has promised not to be silent; 0 = it has promised nothing.
 func (w *wire) expect(every time.Duration) { w.silence = 2 * every }
 
 // frame writes one frame. Errors: as stream.Write's.
 func (w *wire) frame(command string, headers []Header, body [][]byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock <- struct{}{}
+	defer func() { <-w.lock }()
 	return w.write(command, headers, body)
 }
 
@@ -67,7 +60,7 @@ func (w *wire) message(to sub, body [][]byte) error {
 	}, body)
 }
 
-// write writes a frame in one call. The caller holds mu.
+// write writes a frame in one call. The caller holds lock.
 func (w *wire) write(command string, headers []Header, body [][]byte) error {
 	w.pause()
 	buf := buffers.Get().(*[]byte)
@@ -86,8 +79,8 @@ const roomForHead = 512
 
 // beatEvery sends a heart-beat whenever nothing was written for so long; 0 = none.
 func (w *wire) beatEvery(every time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock <- struct{}{}
+	defer func() { <-w.lock }()
 	if w.beat != nil {
 		w.beat.Stop()
 		w.beat = nil
@@ -99,8 +92,8 @@ func (w *wire) beatEvery(every time.Duration) {
 
 // tick sends a heart-beat if one is due, and comes again when the next may be.
 func (w *wire) tick() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock <- struct{}{}
+	defer func() { <-w.lock }()
 	if w.stopped || w.beat == nil {
 		return
 	}
@@ -113,9 +106,9 @@ func (w *wire) tick() {
 	w.beat.Reset(time.Until(w.last.Add(w.every)))
 }
 
-// heartBeat writes a line feed or, for the engine's client, now and then a frame. The caller holds mu.
+// heartBeat writes a line feed or, for the engine's client, now and then a frame. The caller holds lock.
 func (w *wire) heartBeat() error {
-	if w.paced && w.idle >= beatsToFrame {
+	if w.paced.Load() && w.idle >= beatsToFrame {
 		return w.write("MESSAGE", []Header{{destination, Events}, {contentType, jsonType}, {subscription, Events}}, alive())
 	}
 	beats := w.idle + 1
@@ -126,8 +119,8 @@ func (w *wire) heartBeat() error {
 
 // stop ends the heart-beats.
 func (w *wire) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock <- struct{}{}
+	defer func() { <-w.lock }()
 	w.stopped = true
 	if w.beat != nil {
 		w.beat.Stop()
