@@ -235,7 +235,6 @@ func TestJavaSuffers(t *testing.T) {
 				}
 				server.Close()
 				time.Sleep(time.Second)
-				close(j.more)
 				if err := <-j.died; c.dies != "" && !strings.Contains(err.Error(), c.dies) || c.dies == "" && err != io.EOF {
 					t.Errorf("it died of %v", err)
 				}
@@ -293,7 +292,6 @@ func (h *host) close(clients ...*java) {
 	h.serves.Wait()
 	for _, j := range clients {
 		<-j.died
-		close(j.more)
 	}
 	if err := h.engine.Close(context.Background()); err != nil {
 		h.t.Error(err)
