@@ -52,9 +52,11 @@ func (r *Reader) Read() (*Frame, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.head = 0; line != "" {
-			f.Command = line
+		if strings.Contains(line, "\r") { // written again, it would be taken for a heart-beat
+			return nil, fmt.Errorf("%.60q is not a command", line)
 		}
+		r.head = 0
+		f.Command = line
 	}
 	for {
 		line, err := r.line()

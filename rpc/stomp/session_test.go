@@ -499,7 +499,7 @@ func (s *slow) Read(b []byte) (int, error) {
 
 // FuzzReader gives any bytes: they are refused, or what was read is the same when it is written and read again.
 func FuzzReader(f *testing.F) {
-	for _, seed := range []string{"", "\n\n", connectPython, connectJava, sendPython, "A\nk:\\c\\n\\\\\\r\n\n^", "A\ncontent-length:9\n\na^", "A\ncontent-length:99999\n\n^", "\x00\x00", "A\n:\n\n^B\n\n"} {
+	for _, seed := range []string{"", "\n\n", connectPython, connectJava, sendPython, "A\nk:\\c\\n\\\\\\r\n\n^", "A\ncontent-length:9\n\na^", "A\ncontent-length:99999\n\n^", "\x00\x00", "A\n:\n\n^B\n\n", "\r\r\n\n^"} {
 		f.Add([]byte(strings.ReplaceAll(seed, "^", "\x00")))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
