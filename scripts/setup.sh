@@ -26,6 +26,9 @@ test)
 	want pgrep procps
 	want sqlite3 sqlite3
 	want strace strace
+	want mandoc mandoc
+	want zsh zsh
+	want fish fish
 	;;
 *)
 	echo "usage: $0 demo|test" >&2

@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"tasks/tasktest/prove":                {"tasks", "tasks/store", "tasks/tasktest", "internal/..."},
 	"internal/access":                     {},
 	"internal/code":                       {},
+	"internal/manual":                     {},
 	"internal/param":                      {"internal/code"},
 	"internal/proc":                       {"internal/code"},
 	"internal/version":                    {},

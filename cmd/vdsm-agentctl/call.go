@@ -17,10 +17,10 @@ import (
 // callCommand calls any verb of the daemon, in vdsm-client's way.
 type callCommand struct {
 	globals
-	Namespace string   `arg:""`
-	Verb      string   `arg:"" optional:""`
-	Params    []string `arg:"" optional:""`
-	File      string   `short:"f" placeholder:"FILE"`
+	Namespace string   `arg:"" predictor:"namespace"`
+	Verb      string   `arg:"" optional:"" predictor:"verb"`
+	Params    []string `arg:"" optional:"" predictor:"param"`
+	File      string   `short:"f" placeholder:"FILE" predictor:"file"`
 	Help      bool     `short:"h"`
 }
 
@@ -39,8 +39,8 @@ func (cc *callCommand) Run(ctx context.Context, c *cli) error {
 			return err
 		}
 	}
-	var all []method
-	if err := c.daemon.call(ctx, "rpc.methods", nil, &all); err != nil {
+	all, err := c.methods(ctx)
+	if err != nil {
 		return err
 	}
 	if cc.Verb == "" {
@@ -74,6 +74,11 @@ func (cc *callCommand) Run(ctx context.Context, c *cli) error {
 	}
 	c.printf("%s\n", indented.Bytes())
 	return nil
+}
+
+// methods are all that the daemon has.
+func (c *cli) methods(ctx context.Context) (all []method, err error) {
+	return all, c.daemon.call(ctx, "rpc.methods", nil, &all)
 }
 
 // paramsFile reads the parameters of -f; "-" is standard input.

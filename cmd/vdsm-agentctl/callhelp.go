@@ -77,13 +77,21 @@ func inNamespace(all []method, name string) []method {
 	return out
 }
 
-func noNamespace(all []method, name string) error {
+// namespaces are those that a person calls.
+func namespaces(all []method) []string {
 	var names []string
 	for _, m := range all {
-		if namespace, _ := m.split(); namespace != "" && namespace[0] >= 'A' && namespace[0] <= 'Z' && !slices.Contains(names, namespace) {
+		if namespace, _ := m.split(); isNamespace(namespace) && !slices.Contains(names, namespace) {
 			names = append(names, namespace)
 		}
 	}
 	slices.Sort(names)
-	return misuse("there is no namespace %q; choose one of %s", name, strings.Join(names, ", "))
+	return names
+}
+
+// isNamespace says whether a first word calls a verb of the daemon.
+func isNamespace(word string) bool { return word != "" && word[0] >= 'A' && word[0] <= 'Z' }
+
+func noNamespace(all []method, name string) error {
+	return misuse("there is no namespace %q; choose one of %s", name, strings.Join(namespaces(all), ", "))
 }

@@ -10,7 +10,7 @@ import (
 
 // clearCommand accepts ended tasks.
 type clearCommand struct {
-	IDs      []string `arg:"" optional:"" name:"id" help:"The tasks, or the beginnings of their ids."`
+	IDs      []string `arg:"" optional:"" name:"id" predictor:"ended" help:"The tasks, or the beginnings of their ids."`
 	Finished bool     `help:"All that finished or were undone, but those of engines: an engine clears its own."`
 }
 

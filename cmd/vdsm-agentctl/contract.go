@@ -12,7 +12,7 @@ import (
 
 // contractCommand prints the cancel matrix.
 type contractCommand struct {
-	Verb string `arg:"" optional:"" help:"Only this verb, for example Volume.copy."`
+	Verb string `arg:"" optional:"" predictor:"contract" help:"Only this verb, for example Volume.copy."`
 }
 
 func (cc *contractCommand) Run(ctx context.Context, c *cli) error {

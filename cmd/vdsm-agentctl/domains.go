@@ -31,9 +31,13 @@ type domainStats struct {
 	Free  string `json:"diskfree"`
 }
 
+func (c *cli) domainIDs(ctx context.Context) (ids []string, err error) {
+	return ids, c.daemon.call(ctx, "Host.getStorageDomains", nil, &ids)
+}
+
 func (domainsCommand) Run(ctx context.Context, c *cli) error {
-	var ids []string
-	if err := c.daemon.call(ctx, "Host.getStorageDomains", nil, &ids); err != nil {
+	ids, err := c.domainIDs(ctx)
+	if err != nil {
 		return err
 	}
 	all := []domain{}
@@ -45,15 +49,15 @@ func (domainsCommand) Run(ctx context.Context, c *cli) error {
 		if err == nil {
 			err = c.daemon.call(ctx, "StorageDomain.getStats", params, d.Stats)
 		}
-		if exit, text := explain(err); exit == exitRefused {
+		if r := explain(err); r.Exit == exitRefused {
 			silent++
-			d = domain{ID: id, Error: text}
+			d = domain{ID: id, Error: r.String()}
 		} else if err != nil {
 			return err
 		}
 		all = append(all, d)
 	}
-	err := c.show(all, func() error { return c.domainTable(all) })
+	err = c.show(all, func() error { return c.domainTable(all) })
 	if err == nil && silent > 0 {
 		err = fail(exitRefused, "%s no answer; '%s StorageDomain validate storagedomainID=ID' says more",
 			count(silent, "domain gives", "domains give"), program)

@@ -14,7 +14,7 @@ import (
 
 // eventsCommand follows what happens.
 type eventsCommand struct {
-	Topic []string `sep:"none" placeholder:"GLOB" help:"Only events that fit, such as '|tasks|status|*' or '|jobs|*'; may be given more than once."`
+	Topic []string `sep:"none" predictor:"topic" placeholder:"GLOB" help:"Only events that fit, such as '|tasks|status|*' or '|jobs|*'; may be given more than once."`
 }
 
 // Help is the end of the command's help text.

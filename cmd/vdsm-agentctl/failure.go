@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"vdsm-agent/cmd/vdsm-agentctl/internal/show"
@@ -36,28 +38,55 @@ func fail(exit int, format string, args ...any) error {
 
 func misuse(format string, args ...any) error { return fail(exitMisuse, format, args...) }
 
-// explain makes of any error an exit code and a line that says what to do.
-func explain(err error) (exit int, text string) {
+// report is what the user is told of an error: with --json as this object.
+type report struct {
+	Exit    int    `json:"exit"`
+	Code    int    `json:"code,omitempty"` // the daemon's
+	Message string `json:"message"`        // says what to do; "" = everything was said already
+}
+
+func (r report) String() string {
+	if r.Code != 0 {
+		return fmt.Sprintf("%s [%d]", r.Message, r.Code)
+	}
+	return r.Message
+}
+
+// print writes it in one line.
+func (r report) print(w io.Writer, asJSON bool) {
+	line := program + ": " + show.Clean(r.String())
+	if b, err := json.Marshal(r); asJSON && err == nil {
+		line = string(b)
+	}
+	fmt.Fprintln(w, line)
+}
+
+// explain makes of any error what to tell of it.
+func explain(err error) report {
 	var known *failure
 	var refusal *client.Error
 	var silent *unreachable
 	switch {
 	case err == nil:
-		return exitDone, ""
+		return report{Exit: exitDone}
 	case errors.As(err, &known):
-		return known.exit, known.text
+		return report{Exit: known.exit, Message: known.text}
 	case errors.As(err, &refusal):
-		return exitOf(refusal), fmt.Sprintf("%s [%d]", refusal.Message, refusal.Code)
+		return report{exitOf(refusal), refusal.Code, refusal.Message}
 	case errors.Is(err, client.ErrConnectionLost):
-		return exitNoConnection, fmt.Sprintf("the daemon went away before it answered; '%s tasks --all' shows what it has recorded", program)
+		return reported(exitNoConnection, "the daemon went away before it answered; '%s tasks --all' shows what it has recorded", program)
 	case errors.Is(err, context.Canceled):
-		return exitInterrupted, "interrupted; the daemon may still carry out what was asked"
+		return reported(exitInterrupted, "interrupted; the daemon may still carry out what was asked")
 	case errors.Is(err, context.DeadlineExceeded):
-		return exitTimeout, fmt.Sprintf("no answer within %s; see 'journalctl -u vdsm-agentd'", show.Span(callLimit))
+		return reported(exitTimeout, "no answer within %s; see 'journalctl -u vdsm-agentd'", show.Span(callLimit))
 	case errors.As(err, &silent):
-		return exitNoConnection, silent.Error()
+		return reported(exitNoConnection, "%s", silent)
 	}
-	return exitRefused, err.Error()
+	return reported(exitRefused, "%s", err)
+}
+
+func reported(exit int, format string, args ...any) report {
+	return report{Exit: exit, Message: fmt.Sprintf(format, args...)}
 }
 
 func exitOf(e *client.Error) int {

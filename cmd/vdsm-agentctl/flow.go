@@ -19,19 +19,27 @@ type flowCommand struct {
 
 type flowList struct{}
 
-func (flowList) Run(ctx context.Context, c *cli) error {
+// flows are all flows, read in pages.
+func (c *cli) flows(ctx context.Context) ([]wire.Flow, error) {
 	all := []wire.Flow{}
 	params := map[string]any{"limit": pageSize}
 	for {
 		var page wire.FlowPage
 		if err := c.daemon.call(ctx, "Flow.list", params, &page); err != nil {
-			return err
+			return nil, err
 		}
 		all = append(all, page.Flows...)
 		if page.Next == "" {
-			break
+			return all, nil
 		}
 		params["after"] = page.Next
+	}
+}
+
+func (flowList) Run(ctx context.Context, c *cli) error {
+	all, err := c.flows(ctx)
+	if err != nil {
+		return err
 	}
 	return c.show(all, func() error {
 		if len(all) == 0 {
@@ -47,7 +55,7 @@ func (flowList) Run(ctx context.Context, c *cli) error {
 }
 
 type flowShow struct {
-	Flow string `arg:"" help:"The flow's whole id."`
+	Flow string `arg:"" predictor:"flow" help:"The flow's whole id."`
 }
 
 func (f *flowShow) Run(ctx context.Context, c *cli) error {
@@ -77,7 +85,7 @@ type flowParams struct {
 }
 
 type flowRelease struct {
-	Flow string `arg:"" help:"The flow's whole id."`
+	Flow string `arg:"" predictor:"flow" help:"The flow's whole id."`
 }
 
 func (f *flowRelease) Run(ctx context.Context, c *cli) error {

@@ -14,7 +14,7 @@ import (
 )
 
 type flowCancel struct {
-	Flow   string  `arg:"" help:"The flow's whole id."`
+	Flow   string  `arg:"" predictor:"flow" help:"The flow's whole id."`
 	Revert bool    `help:"Also undo its tasks that have finished, last finished first."`
 	Wait   waiting `placeholder:"S" help:"Wait until every task has ended, so many seconds at most if given (--wait=30)."`
 }

@@ -12,7 +12,7 @@ import (
 
 // limitCommand limits how fast a task moves data.
 type limitCommand struct {
-	ID   string `arg:"" help:"The task, or the beginning of its id."`
+	ID   string `arg:"" predictor:"open" help:"The task, or the beginning of its id."`
 	Rate rate   `arg:"" help:"Bytes per second, such as 50M or 1.5G (K, M, G and T count in 1024s), or none."`
 }
 

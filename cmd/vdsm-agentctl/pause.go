@@ -4,7 +4,7 @@ import "context"
 
 // pauseCommand lets a task rest.
 type pauseCommand struct {
-	ID string `arg:"" help:"The task, or the beginning of its id."`
+	ID string `arg:"" predictor:"open" help:"The task, or the beginning of its id."`
 }
 
 // Help is the end of the command's help text.

@@ -4,7 +4,7 @@ import "context"
 
 // resumeCommand lets a paused task go on.
 type resumeCommand struct {
-	ID string `arg:"" help:"The task, or the beginning of its id."`
+	ID string `arg:"" predictor:"open" help:"The task, or the beginning of its id."`
 }
 
 func (r *resumeCommand) Run(ctx context.Context, c *cli) error {

@@ -4,7 +4,7 @@ import "context"
 
 // revertCommand undoes a finished task.
 type revertCommand struct {
-	ID   string  `arg:"" help:"The task, or the beginning of its id."`
+	ID   string  `arg:"" predictor:"ended" help:"The task, or the beginning of its id."`
 	Wait waiting `placeholder:"S" help:"Wait until the task is undone, so many seconds at most if given (--wait=30)."`
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -30,13 +31,13 @@ type process struct {
 
 // globals are the flags that every command takes.
 type globals struct {
-	Socket         string  `placeholder:"PATH" default:"${socket}" help:"The daemon's socket (environment: VDSM_AGENT_SOCKET; now ${default})."`
+	Socket         string  `predictor:"file" placeholder:"PATH" default:"${socket}" help:"The daemon's socket (environment: VDSM_AGENT_SOCKET; now ${default})."`
 	Connect        string  `placeholder:"HOST:PORT" help:"Connect to the daemon of another host instead, by TLS (needs --cert, --key, --ca; environment: VDSM_AGENT_CONNECT, VDSM_AGENT_CERT, VDSM_AGENT_KEY, VDSM_AGENT_CA)."`
-	Cert           string  `placeholder:"FILE" help:"Certificate of this client."`
-	Key            string  `placeholder:"FILE" help:"Its key."`
-	CA             string  `name:"ca" placeholder:"FILE" help:"Certificates of the authority that the other host's certificate must be of."`
+	Cert           string  `predictor:"file" placeholder:"FILE" help:"Certificate of this client."`
+	Key            string  `predictor:"file" placeholder:"FILE" help:"Its key."`
+	CA             string  `predictor:"file" name:"ca" placeholder:"FILE" help:"Certificates of the authority that the other host's certificate must be of."`
 	VerifyHost     bool    `help:"Also refuse a certificate that is not of the host that --connect names."`
-	JSON           bool    `name:"json" help:"Print JSON instead of text."`
+	JSON           bool    `name:"json" help:"Print JSON instead of text; an error as an object with exit, message and, of the daemon, code."`
 	NoColor        bool    `help:"Print without colours (environment: NO_COLOR)."`
 	ConnectTimeout seconds `placeholder:"S" default:"10" help:"How long to wait for a daemon that is starting, in seconds (${default})."`
 }
@@ -63,6 +64,9 @@ type commands struct {
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
+
+	Completion completionCommand `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Complete   completeCommand   `cmd:"" hidden:"" help:"Say what fits the last of some words; for the scripts of 'completion'."`
 }
 
 const description = `Command-line client of vdsm-agentd.
@@ -91,11 +95,11 @@ func run(ctx context.Context, p process) int {
 	if broken := out.failure(); broken != nil {
 		err = broken
 	}
-	code, text := explain(err)
-	if text != "" {
-		fmt.Fprintf(p.stderr, "%s: %s\n", program, show.Clean(text))
+	r := explain(err)
+	if r.Message != "" {
+		r.print(p.stderr, slices.Contains(p.args, "--json"))
 	}
-	return code
+	return r.Exit
 }
 
 func execute(ctx context.Context, p process) error {
@@ -104,7 +108,7 @@ func execute(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	if namespace := firstWord(verbs, p.args); namespace != "" && namespace[0] >= 'A' && namespace[0] <= 'Z' {
+	if isNamespace(firstWord(verbs, p.args)) {
 		if _, err := verbs.Parse(p.args); err != nil {
 			return refused(err, "--help")
 		}
@@ -154,12 +158,13 @@ func with(ctx context.Context, p process, g globals, command func(context.Contex
 	return command(ctx, c)
 }
 
-// firstWord finds the first argument that is neither a flag nor a flag's value.
-func firstWord(k *kong.Kong, args []string) string {
+// plainWords are the arguments that are neither flags nor flags' values.
+func plainWords(k *kong.Kong, args []string) (words []string) {
 	for i := 0; i < len(args); i++ {
 		word := args[i]
 		if !strings.HasPrefix(word, "-") || word == "-" {
-			return word
+			words = append(words, word)
+			continue
 		}
 		for _, f := range k.Model.Flags {
 			if !f.IsBool() && (word == "--"+f.Name || f.Short != 0 && word == "-"+string(f.Short)) {
@@ -167,8 +172,10 @@ func firstWord(k *kong.Kong, args []string) string {
 			}
 		}
 	}
-	return ""
+	return words
 }
+
+func firstWord(k *kong.Kong, args []string) string { return first(plainWords(k, args)) }
 
 // refused makes of a parser's error a usage error with one line.
 func refused(err error, help string) error {

@@ -8,7 +8,7 @@ import (
 
 // stopCommand cancels a task.
 type stopCommand struct {
-	ID     string  `arg:"" help:"The task, or the beginning of its id."`
+	ID     string  `arg:"" predictor:"open" help:"The task, or the beginning of its id."`
 	Wait   waiting `placeholder:"S" help:"Wait until the task is undone, so many seconds at most if given (--wait=30)."`
 	Force  bool    `help:"End the task's processes with SIGKILL at once; the undo is never skipped."`
 	DryRun bool    `help:"Say what a stop would undo now, and do nothing."`

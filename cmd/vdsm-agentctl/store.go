@@ -23,8 +23,8 @@ type storeCommand struct {
 const storeFile = "tasks.db"
 
 type storeCheck struct {
-	File     string `arg:"" optional:"" help:"The store's file."`
-	StateDir string `placeholder:"DIR" default:"/var/lib/vdsm-agent" help:"The daemon's state directory (${default}), if no file is given."`
+	File     string `arg:"" optional:"" predictor:"file" help:"The store's file."`
+	StateDir string `predictor:"file" placeholder:"DIR" default:"/var/lib/vdsm-agent" help:"The daemon's state directory (${default}), if no file is given."`
 }
 
 // Help is the end of the command's help text.

@@ -14,7 +14,7 @@ import (
 
 // taskCommand shows one task, or its audit trail.
 type taskCommand struct {
-	ID  string `arg:"" help:"The task, or the beginning of its id."`
+	ID  string `arg:"" predictor:"task" help:"The task, or the beginning of its id."`
 	Log bool   `help:"Show who asked for what, and what happened, instead; also of a cleared task, by its whole id."`
 }
 

@@ -13,8 +13,8 @@ import (
 // tasksCommand lists tasks: those that work or wait, unless more is asked for.
 type tasksCommand struct {
 	All   bool   `short:"a" help:"Also tasks that have ended."`
-	Flow  string `placeholder:"F" help:"Only tasks of this flow (the engine's correlation id)."`
-	State string `placeholder:"S" help:"Only tasks in this state, for example running or failed."`
+	Flow  string `placeholder:"F" predictor:"flow" help:"Only tasks of this flow (the engine's correlation id)."`
+	State string `placeholder:"S" predictor:"state" help:"Only tasks in this state, for example running or failed."`
 }
 
 func (t *tasksCommand) Run(ctx context.Context, c *cli) error {

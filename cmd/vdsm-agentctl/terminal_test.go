@@ -212,6 +212,11 @@ func TestNoAnswer(t *testing.T) {
 			if want := program + ": " + c.stderr + "\n"; exit != c.exit || stderr != want || stdout != "" {
 				t.Errorf("exit %d, stdout %q, stderr %q; want %d, %q", exit, stdout, stderr, c.exit, want)
 			}
+			var told report
+			exit, stdout, stderr = against(t, daemon, "tasks", "--json")
+			if err := json.Unmarshal([]byte(stderr), &told); err != nil || exit != c.exit || told.Exit != exit || told.String() != c.stderr || stdout != "" {
+				t.Errorf("as JSON: exit %d, stdout %q, stderr %q, %v", exit, stdout, stderr, err)
+			}
 		})
 	}
 	for _, c := range []struct {
@@ -222,8 +227,8 @@ func TestNoAnswer(t *testing.T) {
 		{client.ErrNoConnection, "no daemon answers on /s; start it with 'systemctl start vdsm-agentd' or name its socket with --socket"},
 		{syscall.ENOTSOCK, syscall.ENOTSOCK.Error()},
 	} {
-		if exit, text := explain(&unreachable{target{socket: "/s"}, c.dial}); exit != exitNoConnection || text != c.text {
-			t.Errorf("%v: exit %d, %q, want %q", c.dial, exit, text, c.text)
+		if r := explain(&unreachable{target{socket: "/s"}, c.dial}); r.Exit != exitNoConnection || r.Message != c.text {
+			t.Errorf("%v: %+v, want %q", c.dial, r, c.text)
 		}
 	}
 }

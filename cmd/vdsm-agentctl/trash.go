@@ -25,7 +25,7 @@ type trashEntry struct {
 }
 
 type trashList struct {
-	Domain string `placeholder:"D" help:"Only of this storage domain."`
+	Domain string `placeholder:"D" predictor:"domain" help:"Only of this storage domain."`
 }
 
 func (t *trashList) Run(ctx context.Context, c *cli) error {
@@ -52,7 +52,7 @@ func (t *trashList) Run(ctx context.Context, c *cli) error {
 }
 
 type trashRestore struct {
-	Task string  `arg:"" help:"The task that moved it there, or the beginning of its id."`
+	Task string  `arg:"" predictor:"trash" help:"The task that moved it there, or the beginning of its id."`
 	Wait waiting `placeholder:"S" help:"Wait until it is back, so many seconds at most if given (--wait=30)."`
 }
 
@@ -65,8 +65,8 @@ func (t *trashRestore) Run(ctx context.Context, c *cli) error {
 }
 
 type trashEmpty struct {
-	Task   string `arg:"" optional:"" help:"The task that moved it there, or the beginning of its id."`
-	Domain string `placeholder:"D" help:"All of this storage domain."`
+	Task   string `arg:"" optional:"" predictor:"trash" help:"The task that moved it there, or the beginning of its id."`
+	Domain string `placeholder:"D" predictor:"domain" help:"All of this storage domain."`
 }
 
 func (t *trashEmpty) Run(ctx context.Context, c *cli) error {

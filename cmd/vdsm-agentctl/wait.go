@@ -4,7 +4,7 @@ import "context"
 
 // waitCommand waits for the end of a task, also across restarts of the daemon.
 type waitCommand struct {
-	ID      string  `arg:"" help:"The task, or the beginning of its id."`
+	ID      string  `arg:"" predictor:"open" help:"The task, or the beginning of its id."`
 	Timeout seconds `placeholder:"S" help:"Wait so many seconds at most (exit code 4); without it there is no limit."`
 }
 

@@ -15,7 +15,7 @@ import (
 
 // watchCommand shows progress until the end.
 type watchCommand struct {
-	ID string `arg:"" optional:"" help:"The task, or the beginning of its id; without it all tasks, until none is left that works or waits."`
+	ID string `arg:"" optional:"" predictor:"open" help:"The task, or the beginning of its id; without it all tasks, until none is left that works or waits."`
 }
 
 // Help is the end of the command's help text.

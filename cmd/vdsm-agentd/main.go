@@ -33,9 +33,7 @@ func main() {
 		os.Exit(copy.WorkerMain(os.Args[2:]))
 	}
 	var f flags
-	parser := kong.Must(&f, kong.Name("vdsm-agentd"), kong.Description("Run storage operations as durable, cancellable tasks."),
-		kong.Vars{"config": agent.DefaultConfig, "socket": agent.DefaultSocket, "version": version.Get().Version})
-	if _, err := parser.Parse(os.Args[1:]); err != nil {
+	if _, err := grammar(&f).Parse(os.Args[1:]); err != nil {
 		fail(2, err)
 	}
 	config, err := agent.Load(agent.Flags{StateDir: f.StateDir, ConfigFile: f.Config, Socket: f.Socket, LogLevel: f.LogLevel})
@@ -50,6 +48,11 @@ func main() {
 	if err := agent.Run(ctx, config, logger(config.LogLevel)); err != nil {
 		fail(1, err)
 	}
+}
+
+func grammar(f *flags) *kong.Kong {
+	return kong.Must(f, kong.Name("vdsm-agentd"), kong.Description("Run storage operations as durable, cancellable tasks."),
+		kong.Vars{"config": agent.DefaultConfig, "socket": agent.DefaultSocket, "version": version.Get().Version})
 }
 
 // garbage is how much of it, in percent of what is in use, may be there before it is collected. Half of the usual: with very many

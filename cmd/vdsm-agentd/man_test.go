@@ -1,0 +1,33 @@
+package main
+
+import (
+	"flag"
+	"testing"
+
+	"vdsm-agent/internal/manual"
+)
+
+var update = flag.Bool("update", false, "write the manual page")
+
+// TestManual: docs/man/vdsm-agentd.8 is what the help says. `make generate` writes it.
+func TestManual(t *testing.T) {
+	manual.Page{Section: 8, Title: "daemon that runs storage operations as durable, cancellable tasks", App: grammar(&flags{}).Model, After: []manual.Part{
+		{Head: "SIGNALS", Text: `**SIGTERM**, **SIGINT**
+: End in order: running tasks make a checkpoint, their processes end, and after the next start they go on. Nothing is cancelled.
+
+**SIGKILL**, a crash, a loss of power
+: The same, but that at most one slice of each copy is done again.
+`},
+		{Head: "EXIT STATUS", Text: "0 ended as asked, 1 could not start or had to end, 2 wrong flags or configuration."},
+		{Head: "FILES", Text: `*/etc/vdsm-agent/vdsm-agent.conf*
+: The configuration.
+
+*/run/vdsm-agent/api.sock*
+: The socket.
+
+*/var/lib/vdsm-agent*
+: The tasks, with all that is needed to undo them or to go on with them, and the agent's own storage domain.
+`},
+		{Head: "SEE ALSO", Text: "**vdsm-agentctl**(1)"},
+	}}.Keep(t, "../../docs/man", *update)
+}
