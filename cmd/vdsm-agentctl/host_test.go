@@ -58,6 +58,7 @@ type host struct {
 
 	terminal bool
 	width    int
+	height   int
 	env      map[string]string
 	stdin    string
 	script   strings.Builder
@@ -175,7 +176,7 @@ func (h *host) sayUntil(ctx context.Context, args ...string) int {
 	var stdout, stderr bytes.Buffer
 	exit := run(ctx, process{
 		args: args, env: func(name string) string { return h.env[name] }, stdin: strings.NewReader(h.stdin), stdout: &stdout, stderr: &stderr,
-		terminal: h.terminal, notes: h.terminal, width: h.width, dial: h.dial,
+		terminal: h.terminal, notes: h.terminal, width: h.width, height: h.height, dial: h.dial,
 	})
 	if lines := bytes.Count(stderr.Bytes(), []byte("\n")); !h.terminal && lines > 1 {
 		h.t.Errorf("%v: %d lines on standard error, want one at most:\n%s", args, lines, &stderr)

@@ -18,13 +18,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil {
-		width = 0 // not a terminal
+		width, height = 0, 0 // not a terminal
 	}
 	os.Exit(run(ctx, process{
 		args: os.Args[1:], env: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-		terminal: term.IsTerminal(int(os.Stdout.Fd())), notes: term.IsTerminal(int(os.Stderr.Fd())), width: width,
+		terminal: term.IsTerminal(int(os.Stdout.Fd())), notes: term.IsTerminal(int(os.Stderr.Fd())), width: width, height: height,
 		dial: dial,
 	}))
 }

@@ -25,7 +25,7 @@ type process struct {
 	stdout, stderr io.Writer
 	terminal       bool // stdout is one
 	notes          bool // stderr is one
-	width          int  // of the terminal; 0 = not known
+	width, height  int  // of the terminal; 0 = not known
 	dial           func(ctx context.Context, to target) (connection, error)
 }
 

@@ -50,6 +50,14 @@ func TestTerminal(t *testing.T) {
 		h.skew()
 		h.say("watch")
 		h.say("watch", "--json")
+		h.height = 4
+		for _, id := range []string{"11111111", "22222222", "33333333", "44444444"} {
+			h.submit(id, "Volume.copy", "", volume("b"+id[:1], "gib", 2))
+		}
+		h.sayUntil(h.interruptAfter(1700*time.Millisecond), "watch")
+		h.sayUntil(h.interruptAfter(time.Minute), "watch", "--follow")
+		h.say("watch", "aaaa", "--follow")
+		h.height = 0
 		h.width = 20
 		h.submit("aaaaaaaa", "Volume.copy", "", volume("a8", "gib", 2))
 		h.skew()

@@ -15,12 +15,13 @@ import (
 
 // watchCommand shows progress until the end.
 type watchCommand struct {
-	ID string `arg:"" optional:"" predictor:"open" help:"The task, or the beginning of its id; without it all tasks, until none is left that works or waits."`
+	ID     string `arg:"" optional:"" predictor:"open" help:"The task, or the beginning of its id; without it all tasks, until none is left that works or waits."`
+	Follow bool   `short:"f" help:"Go on when none is left, and show what comes; without a task only."`
 }
 
 // Help is the end of the command's help text.
 func (watchCommand) Help() string {
-	return "On a terminal a bar for each task; else a line at each whole 10 % and each change of state. " +
+	return "On a terminal a table with a bar for each task, which a task leaves when it has ended; else a line at each whole 10 % and each change of state. " +
 		"A paused task is watched until it is resumed and has ended. Ctrl-C ends the watch, not the task. Exit code 5 when a task did not succeed."
 }
 
@@ -30,10 +31,14 @@ const watchEvery = 500 * time.Millisecond
 type screen interface {
 	update(t wire.Task) // at each look at a task; the last time with its final state
 	cleared(id string)  // it is known no more
+	looked(open int)    // all tasks were looked at, and so many have not ended
 	close()             // leaves what is shown as it is
 }
 
 func (w *watchCommand) Run(ctx context.Context, c *cli) error {
+	if w.ID != "" && w.Follow {
+		return misuse("--follow is for the watch of all tasks; see '%s watch --help'", program)
+	}
 	id := ""
 	if w.ID != "" {
 		var err error
@@ -41,7 +46,7 @@ func (w *watchCommand) Run(ctx context.Context, c *cli) error {
 			return err
 		}
 	}
-	watch := &watch{cli: c, only: id, open: map[string]bool{}, screen: c.screen()}
+	watch := &watch{cli: c, only: id, endless: w.Follow, open: map[string]bool{}, screen: c.screen(id == "")}
 	err := watch.run(ctx)
 	watch.screen.close()
 	switch {
@@ -53,9 +58,9 @@ func (w *watchCommand) Run(ctx context.Context, c *cli) error {
 	return err
 }
 
-func (c *cli) screen() screen {
+func (c *cli) screen(all bool) screen {
 	if c.terminal && !c.JSON {
-		return newBars(c)
+		return newBars(c, all)
 	}
 	return &lines{cli: c, shown: map[string]string{}}
 }
@@ -63,12 +68,13 @@ func (c *cli) screen() screen {
 // watch looks at tasks again and again.
 type watch struct {
 	*cli
-	only   string          // this task; "" = all
-	open   map[string]bool // tasks that had not ended at the last look
-	screen screen
-	seen   bool // there was a task to watch
-	ended  int
-	failed []wire.Task
+	only    string          // this task; "" = all
+	endless bool            // also when none is left
+	open    map[string]bool // tasks that had not ended at the last look
+	screen  screen
+	seen    bool // there was a task to watch
+	ended   int
+	failed  []wire.Task
 }
 
 func (w *watch) run(ctx context.Context) error {
@@ -78,7 +84,8 @@ func (w *watch) run(ctx context.Context) error {
 		if err := w.look(ctx); err != nil {
 			return err
 		}
-		if len(w.open) == 0 {
+		w.screen.looked(len(w.open))
+		if len(w.open) == 0 && !w.endless {
 			return w.verdict()
 		}
 		select {

@@ -44,4 +44,6 @@ func (l *lines) cleared(id string) {
 	}
 }
 
+func (l *lines) looked(int) {}
+
 func (l *lines) close() {}
