@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount file systems: run them as root")
 	}
-	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount", "strace"} {
+	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount", "strace", "zsh", "fish"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%s is missing; `make test` installs it: %v", program, err)
 		}

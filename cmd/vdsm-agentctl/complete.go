@@ -30,7 +30,11 @@ func (cc *completeCommand) Run(ctx context.Context, c *cli) error {
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
-	return with(ctx, c.process, namedIn(words, c.globals), func(ctx context.Context, c *cli) error {
+	named := namedIn(words, c.globals)
+	if _, err := named.target(c.env); err != nil {
+		named = globals{} // the line does not name a daemon yet
+	}
+	return with(ctx, c.process, named, func(ctx context.Context, c *cli) error {
 		all, err := (&completer{cli: c, ctx: ctx, about: map[string]string{}}).fitting(words)
 		if err != nil {
 			return err

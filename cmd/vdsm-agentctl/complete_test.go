@@ -11,7 +11,7 @@ func TestComplete(t *testing.T) {
 		for _, words := range [][]string{
 			{}, {"st"}, {"x"}, {"flow", ""}, {"flow", "cancel", ""}, {"tasks", "--s"}, {"tasks", "--state", "f"}, {"tasks", "--state=f"}, {"tasks", "--flow", ""},
 			{"stop", ""}, {"stop", "1a", "--"}, {"clear", ""}, {"task", ""}, {"contract", "Vol"}, {"events", "--topic", ""}, {"trash", "restore", ""},
-			{"completion", ""}, {"store", "check", ""}, {"--cert", ""}, {"--json", "ta"}, {"--socket", "/run/other.sock", "stop", ""}, {"trash", "list", "--domain", ""},
+			{"completion", ""}, {"store", "check", ""}, {"--cert", ""}, {"--cert", "c", "stop", ""}, {"--connect", "h", "version", "--cert"}, {"--json", "ta"}, {"--socket", "/run/other.sock", "stop", ""}, {"trash", "list", "--domain", ""},
 			{"H"}, {"Vol"}, {"Volume", ""}, {"Volume", "copy", "s"}, {"Volume", "copy", "storagepoolID=x", "storage"}, {"Task", "stop", "taskID="},
 			{"Task", "stop", "force="}, {"Task", "stop", "--"}, {"Volume", "copy", "-f", ""}, {"--json", "Task", "st"}, {"Nothing", ""}, {"Task", "nothing", ""},
 		} {
