@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/access"
+	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/stomp"
 	"vdsm-agent/storageops/domain"
@@ -33,6 +35,9 @@ type Config struct {
 	StateDir string
 	Socket   string
 	LogLevel zerolog.Level
+
+	SocketMode  fs.FileMode
+	SocketGroup int // 0 = the process's
 
 	Access      *access.Policy
 	engines     bool // the file says which certificates may operate
@@ -77,7 +82,7 @@ type Flags struct {
 // named must be there. Unknown sections and keys, and impossible values, are refused by name.
 func Load(f Flags) (Config, error) {
 	c := Config{
-		StateDir: DefaultStateDir, Socket: DefaultSocket, LogLevel: zerolog.InfoLevel, Owner: domain.Owner{UID: -1, GID: -1},
+		StateDir: DefaultStateDir, Socket: DefaultSocket, SocketMode: rpc.SocketMode, LogLevel: zerolog.InfoLevel, Owner: domain.Owner{UID: -1, GID: -1},
 		TrashFor: 24 * time.Hour, QueueLimit: 500,
 		Limits:    map[tasks.Class]int{tasks.ClassCopy: 4, tasks.ClassMerge: 4, tasks.ClassVM: 8, tasks.ClassLight: 64},
 		Retention: tasks.Retention{Jobs: time.Hour, History: 30 * 24 * time.Hour, Rows: 100_000},
@@ -134,6 +139,8 @@ func (c *Config) keys() map[string]func(string) error {
 	return map[string]func(string) error{
 		"agent.state_dir":      setString(&c.StateDir),
 		"agent.socket":         setString(&c.Socket),
+		"agent.socket_mode":    setMode(&c.SocketMode),
+		"agent.socket_group":   setGroup(&c.SocketGroup),
 		"agent.log_level":      setLevel(&c.LogLevel),
 		"access.admin":         c.local(access.Admin),
 		"access.operate":       c.local(access.Operate),
@@ -242,6 +249,35 @@ func setAddress(to *string) func(string) error {
 			return fmt.Errorf("%q is not a port, 0 to 65535 ", port)
 		}
 		*to = s
+		return nil
+	}
+}
+
+// setMode reads the mode of a socket, in octal.
+func setMode(to *fs.FileMode) func(string) error {
+	return func(s string) error {
+		mode, err := strconv.ParseUint(s, 8, 32)
+		if err != nil || mode > 0o777 || mode&0o600 != 0o600 {
+			return fmt.Errorf("%q is not the mode of a socket that its owner can open, such as 0660 or 0666", s)
+		}
+		*to = fs.FileMode(mode)
+		return nil
+	}
+}
+
+// setGroup reads a group of this host, by name or number.
+func setGroup(to *int) func(string) error {
+	return func(s string) error {
+		g, err := user.LookupGroup(s)
+		if err != nil {
+			g, err = user.LookupGroupId(s)
+		}
+		if err == nil {
+			*to, err = strconv.Atoi(g.Gid)
+		}
+		if err != nil {
+			return fmt.Errorf("there is no group %q on this host", s)
+		}
 		return nil
 	}
 }

@@ -58,7 +58,7 @@ func open(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger)
 		if err := os.MkdirAll(filepath.Dir(c.Socket), 0o755); err != nil {
 			return nil, fmt.Errorf("the socket's directory cannot be made: %w", err)
 		}
-		if l, err = rpc.Listen(c.Socket); err != nil {
+		if l, err = (rpc.Socket{Path: c.Socket, Mode: c.SocketMode, Group: c.SocketGroup}).Listen(); err != nil {
 			return nil, err
 		}
 	}

@@ -441,7 +441,7 @@ func TestOverSocket(t *testing.T) {
 // serveSocket serves methods on a socket until the test ends.
 func serveSocket(t *testing.T, path string, o rpc.Options, methods ...rpc.Method) {
 	t.Helper()
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,20 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SocketMode is the mode of the agent's socket: its owner and its group may do everything, others nothing.
+// SocketMode is the mode of the agent's socket, unless another is asked for: its owner and its group may do everything, others nothing.
 const SocketMode fs.FileMode = 0o660
 
 // maxSocketPath leaves room in the kernel's 107 characters for the directory in which the socket is made.
 const maxSocketPath = 89
 
-// Listen makes the unix socket at path, whose directory must exist, and replaces one that a dead agent left there. A socket
+// Socket is where the agent's unix socket is, and whom its file lets in.
+type Socket struct {
+	Path  string
+	Mode  fs.FileMode // 0 = SocketMode
+	Group int         // the file's group; 0 = that of the agent's process
+}
+
+// Listen makes the unix socket, whose directory must exist, and replaces one that a dead agent left there. A socket
 // on which somebody answers is never touched: that is an error. So is a path that is no socket.
 //
-// The socket is made in a directory that only its owner may enter, gets its mode there, and is moved to path when it is
+// The file is made in a directory that only its owner may enter, gets its mode there, and is moved to path when it is
 // listening: nobody ever meets it with another mode, or while it refuses. A lock beside it keeps two agents that
 // start at the same time from replacing each other's socket. Closing the listener removes the socket, if it is still
 // this one.
-func Listen(path string) (net.Listener, error) {
+func (where Socket) Listen() (net.Listener, error) {
+	path := where.Path
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("the path of the agent's socket, %s, has %d characters; choose one of %d at most", path, len(path), maxSocketPath)
 	}
@@ -50,7 +59,7 @@ func Listen(path string) (net.Listener, error) {
 	}
 	listener.SetUnlinkOnClose(false)
 	s := &socket{UnixListener: listener, path: path}
-	if err := s.publish(temporary); err != nil {
+	if err := s.publish(temporary, where); err != nil {
 		_ = listener.Close() // the error that counts is err
 		return nil, fmt.Errorf("the socket %s cannot be made: %w", path, err)
 	}
@@ -64,8 +73,13 @@ type socket struct {
 	file fs.FileInfo
 }
 
-func (s *socket) publish(temporary string) error {
-	if err := os.Chmod(temporary, SocketMode); err != nil {
+func (s *socket) publish(temporary string, where Socket) error {
+	if where.Group != 0 {
+		if err := os.Chown(temporary, -1, where.Group); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(temporary, cmp.Or(where.Mode, SocketMode)); err != nil {
 		return err
 	}
 	file, err := os.Lstat(temporary)

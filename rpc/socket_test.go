@@ -19,7 +19,7 @@ func TestListenMode(t *testing.T) {
 		old := syscall.Umask(mask)
 		dir := t.TempDir()
 		path := filepath.Join(dir, "api.sock")
-		l, err := rpc.Listen(path)
+		l, err := rpc.Socket{Path: path}.Listen()
 		syscall.Umask(old)
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestListenReplacesTheDead(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,12 +81,12 @@ func TestListenReplacesTheDead(t *testing.T) {
 // TestListenSparesTheLiving: one that is accepted from, and one whose queue is full.
 func TestListenSparesTheLiving(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "api.sock")
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := rpc.Listen(path); err == nil || !strings.Contains(err.Error(), "another agent answers on "+path) {
+	if _, err := (rpc.Socket{Path: path}).Listen(); err == nil || !strings.Contains(err.Error(), "another agent answers on "+path) {
 		t.Errorf("a second agent is told %v", err)
 	}
 	conn, err := net.Dial("unix", path)
@@ -113,7 +113,7 @@ func TestListenSparesTheLiving(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	if _, err := rpc.Listen(busy); err == nil || !strings.Contains(err.Error(), "another agent listens on "+busy) {
+	if _, err := (rpc.Socket{Path: busy}).Listen(); err == nil || !strings.Contains(err.Error(), "another agent listens on "+busy) {
 		t.Errorf("beside a busy agent a second one is told %v", err)
 	}
 }
@@ -135,7 +135,7 @@ func TestListenRefuses(t *testing.T) {
 		filepath.Join(dir, "none", "s"):    "cannot be opened",
 		"/tmp/" + strings.Repeat("x", 120): "choose one of 89 at most",
 	} {
-		if l, err := rpc.Listen(path); err == nil || !strings.Contains(err.Error(), want) {
+		if l, err := (rpc.Socket{Path: path}).Listen(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 			if err == nil {
 				l.Close()
@@ -161,7 +161,7 @@ func TestListenRace(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if l, err := rpc.Listen(path); err == nil {
+			if l, err := (rpc.Socket{Path: path}).Listen(); err == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				won = append(won, l)
@@ -185,14 +185,14 @@ func TestListenRace(t *testing.T) {
 // TestCloseSparesTheSuccessor: a listener that closes late does not remove the socket of another one.
 func TestCloseSparesTheSuccessor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "api.sock")
-	first, err := rpc.Listen(path)
+	first, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := rpc.Listen(path)
+	second, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestOthersMayNotConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "api.sock")
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func TestProcess(t *testing.T) {
 // Ctrl-C ends a wait with its own exit code and a sentence.
 func TestSignal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "api.sock")
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -298,7 +298,7 @@ func TestSocket(t *testing.T) {
 	if exit, _, stderr := command("Host", "ping"); exit != exitNoConnection || !strings.Contains(stderr, path) {
 		t.Fatalf("without a daemon: exit %d: %s", exit, stderr)
 	}
-	l, err := rpc.Listen(path)
+	l, err := rpc.Socket{Path: path}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,10 @@ func Decode(raw json.RawMessage, dst any, strict Strictness) error {
 			value = defaultJSON(f.Type, def)
 		}
 		if err := json.Unmarshal(value, v.Field(i).Addr().Interface()); err != nil {
-			return code.Errorf(code.InvalidParameter, "parameter %q: %s", name, sentence(err, value))
+			if Secret(name) {
+				return code.Errorf(code.InvalidParameter, "parameter %q: %s is no value for it", name, Hidden)
+			}
+			return code.Errorf(code.InvalidParameter, "parameter %q: %s", name, sentence(err, Shown(value)))
 		}
 	}
 	if strict {

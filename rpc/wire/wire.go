@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"vdsm-agent/internal/param"
 	"vdsm-agent/tasks"
 )
 
@@ -56,7 +57,7 @@ type Progress struct {
 // Details is the answer of Task.getDetails: everything that is visible of a task.
 type Details struct {
 	Task
-	Params         json.RawMessage `json:"params"`
+	Params         json.RawMessage `json:"params"` // without secrets
 	Who            string          `json:"who"`
 	Steps          []Step          `json:"steps"`
 	LastCheckpoint time.Time       `json:"lastCheckpoint,omitzero"`
@@ -164,7 +165,7 @@ func TaskOf(v tasks.Summary) Task {
 // DetailsOf is everything that is visible of a task.
 func DetailsOf(v tasks.View) Details {
 	d := Details{
-		Task: TaskOf(v.Summary), Params: v.Params, Who: v.Who, Steps: []Step{}, LastCheckpoint: v.LastCheckpoint, NotCancelable: v.NotCancelable,
+		Task: TaskOf(v.Summary), Params: param.Shown(v.Params), Who: v.Who, Steps: []Step{}, LastCheckpoint: v.LastCheckpoint, NotCancelable: v.NotCancelable,
 		PointOfNoReturn: v.PointOfNoReturn, Passed: v.PastPointOfNoReturn, DecidedBy: v.DecidedBy, CancelWithin: v.CancelWithin.Seconds(),
 		Stop: askedOf(v.StopAsked), Revert: askedOf(v.RevertAsked), RevertAtEnd: askedOf(v.RevertAtEnd), Pause: askedOf(v.PauseAsked),
 		BytesPerSecond: v.Limit, Expires: v.Expires, StopLost: v.StopLost,
