@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"vdsm-agent/rpc/certs/certstest"
 	"vdsm-agent/rpc/wire"
 
 	"github.com/google/uuid"
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STATE", state)
 			e.Setenv("VDSM_AGENT_SOCKET", filepath.Join(state, "api.sock"))
 			e.Setenv("ZERO", "00000000-0000-0000-0000-000000000000")
-			d := &daemon{state: state}
+			d := &daemon{state: state, authorities: map[string]*certstest.Authority{}}
 			e.Values[daemonKey{}] = d
 			e.Defer(func() {
 				d.endInject()
@@ -76,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
 			"fillup": fillUp, "inject": inject, "endinject": endInject, "sh": shell,
+			"certificate": certificate, "address": address,
 		},
 	})
 }
@@ -87,7 +89,10 @@ type daemon struct {
 	state string
 	cmd   *exec.Cmd
 	log   lockedBuffer
+	from  int // of the log, since the last start
 	ended chan error
+
+	authorities map[string]*certstest.Authority // by their directories
 
 	strace *exec.Cmd // makes its system calls fail; nil = none
 }
@@ -106,6 +111,7 @@ func agentd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return
 	}
+	d.from = len(d.log.String())
 	d.cmd = exec.Command(filepath.Join(binaries, "vdsm-agentd"), args...)
 	d.cmd.Stderr = &d.log
 	d.ended = make(chan error, 1)

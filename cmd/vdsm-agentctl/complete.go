@@ -91,8 +91,7 @@ func (c *completer) fitting(words []string) ([]string, error) {
 		return nil, err
 	}
 	c.words = plainWords(verbs, before)
-	atStart := len(c.words) == 0
-	if !atStart && isNamespace(c.words[0]) {
+	if isNamespace(first(c.words)) {
 		parser = verbs
 	}
 	c.explain(parser.Model.Node, c.words)
@@ -105,7 +104,7 @@ func (c *completer) fitting(words []string) ([]string, error) {
 		args.LastCompleted = before[len(before)-1]
 	}
 	found := tree.Predict(args)
-	if atStart && !strings.HasPrefix(last, "-") && !strings.HasPrefix(args.LastCompleted, "-") {
+	if isFirst := len(plainWords(verbs, append(slices.Clone(before), "word"))) == 1; isFirst && len(c.words) == 0 && !strings.HasPrefix(last, "-") {
 		found = append(found, c.namespaces()...)
 	}
 	if c.files {

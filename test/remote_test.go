@@ -1,0 +1,54 @@
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"time"
+
+	"vdsm-agent/rpc/certs/certstest"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// certificate DIR NAME [LASTS]: writes DIR/NAME.pem, NAME.key and ca.pem; the authority is DIR's. A negative LASTS has passed.
+func certificate(ts *testscript.TestScript, _ bool, args []string) {
+	d, dir := of(ts), ts.MkAbs(args[0])
+	lasts := time.Hour
+	if len(args) > 2 {
+		var err error
+		lasts, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	if d.authorities[dir] == nil {
+		ts.Check(os.MkdirAll(dir, 0o700))
+		authority, err := certstest.NewAuthority(args[0])
+		ts.Check(err)
+		d.authorities[dir] = authority
+	}
+	_, err := d.authorities[dir].Write(dir, args[1], lasts)
+	ts.Check(err)
+}
+
+// address VAR: sets the variable to the last address on which the daemon says that clients on other hosts can connect.
+func address(ts *testscript.TestScript, _ bool, args []string) {
+	d := of(ts)
+	for {
+		for line := range strings.Lines(d.log.String()[d.from:]) {
+			var said struct{ Message, Address string }
+			if err := json.Unmarshal([]byte(line), &said); err != nil {
+				continue // it is not whole yet
+			}
+			switch {
+			case said.Message == "clients on other hosts can connect":
+				ts.Setenv(args[0], said.Address)
+				return
+			case strings.HasPrefix(said.Message, "clients on other hosts"):
+				ts.Fatalf("%s", line)
+			}
+		}
+		if _, err := command(ts, "Host", "ping"); err != nil {
+			ts.Fatalf("the daemon does not listen, and answers no more: %v\n%s", err, d.log.String())
+		}
+	}
+}
