@@ -26,6 +26,8 @@ test)
 	want pgrep procps
 	want sqlite3 sqlite3
 	want strace strace
+	want systemd-socket-activate systemd
+	want setpriv util-linux
 	want mandoc mandoc
 	want zsh zsh
 	want fish fish

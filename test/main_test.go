@@ -77,7 +77,7 @@ func TestScripts(t *testing.T) {
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
 			"fillup": fillUp, "inject": inject, "endinject": endInject, "sh": shell,
-			"certificate": certificate, "address": address,
+			"certificate": certificate, "address": address, "freeport": freePort,
 		},
 	})
 }

@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -51,4 +52,14 @@ func address(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("the daemon does not listen, and answers no more: %v\n%s", err, d.log.String())
 		}
 	}
+}
+
+// freeport VAR: sets the variable to a TCP port of this host that nobody listens on now.
+func freePort(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
 }
