@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
-			"ctl": ctl, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
+			"ctl": ctl, "json": isJSON, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
 			"fillup": fillUp, "inject": inject, "endinject": endInject, "sh": shell,
 			"certificate": certificate, "address": address, "freeport": freePort,
 		},
@@ -185,6 +185,21 @@ func ctl(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// json STREAM: every line that the last command wrote to stdout or stderr together is one value of JSON after the other, at least one.
+func isJSON(ts *testscript.TestScript, _ bool, args []string) {
+	values := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+	for n := 0; ; n++ {
+		var value any
+		err := values.Decode(&value)
+		if errors.Is(err, io.EOF) && n > 0 {
+			return
+		}
+		if err != nil {
+			ts.Fatalf("%s is not JSON: %v\n%s", args[0], err, ts.ReadFile(args[0]))
+		}
 	}
 }
 
