@@ -96,9 +96,15 @@ type script struct {
 	framing *taggedLines
 	client  net.Conn
 	answers chan string
-	asked   map[string]string // methods, by the id of the request
+	asked   map[string]asked // by the id of the request
 	held    atomic.Pointer[hold]
 	out     strings.Builder
+}
+
+// asked is what is known of a request.
+type asked struct {
+	method string
+	ours   bool // it has a parameter that no engine sends, and that makes another answer
 }
 
 // checkSchema fails if an answer is not what the published schema of its method says.
@@ -111,7 +117,7 @@ func (s *script) checkSchema(answer string) {
 		return // a batch, or a refusal
 	}
 	for _, m := range s.server.Document().Methods {
-		if m.Name != s.asked[string(a.ID)] && !slices.Contains(m.Aliases, s.asked[string(a.ID)]) {
+		if method := s.asked[string(a.ID)].method; m.Name != method && !slices.Contains(m.Aliases, method) {
 			continue
 		}
 		schema, err := m.Result.Schema.Resolve(nil)
@@ -135,7 +141,7 @@ type hold struct {
 }
 
 func newScript(t *testing.T) *script {
-	s := &script{t: t, world: mock.NewWorld(), asked: map[string]string{}, answers: make(chan string, 1000)}
+	s := &script{t: t, world: mock.NewWorld(), asked: map[string]asked{}, answers: make(chan string, 1000)}
 	s.world.Reached = func(place, _, _ string) {
 		if h := s.held.Load(); h != nil && h.place == place {
 			<-h.over
@@ -265,6 +271,7 @@ func (s *script) collect() {
 				events += "< " + notified.ReplaceAllString(answer, `"notify_time":$$now`)
 			default:
 				s.checkSchema(answer)
+				s.checkEngine(answer)
 				s.out.WriteString("< " + answer)
 			}
 		default:
@@ -279,7 +286,7 @@ func (s *script) send(line string) {
 		ID     json.RawMessage `json:"id"`
 	}
 	if json.Unmarshal([]byte(line), &r) == nil {
-		s.asked[string(r.ID)] = r.Method
+		s.asked[string(r.ID)] = asked{r.Method, strings.Contains(line, `"dryRun"`) || strings.Contains(line, `"wait"`)}
 	}
 	if _, err := s.client.Write([]byte(line + "\n")); err != nil {
 		s.t.Error(err)
