@@ -41,6 +41,7 @@ type Engine interface {
 	Queue() tasks.Queue
 	SetLimits(running map[tasks.Class]int, queue *int) error
 	Verbs() []*tasks.Verb
+	Hold(what string, locks []tasks.Lock) (release func(), err error)
 }
 
 var _ Engine = (*tasks.Engine)(nil)
@@ -53,10 +54,26 @@ func Methods(e Engine, calls []tasks.Call) []Method {
 	}
 	for _, c := range calls {
 		out = append(out, Method{Name: c.Name, Doc: c.Doc, Role: c.Role, Params: c.Params, Result: c.Result, Ours: c.Ours, Handle: func(ctx context.Context, r *Request) (any, error) {
-			return c.Answer(ctx, r.Params)
+			return call(ctx, e, c, r.Params)
 		}})
 	}
 	return out
+}
+
+// call answers a verb that makes no task, while it holds its locks.
+func call(ctx context.Context, e Engine, c tasks.Call, params json.RawMessage) (any, error) {
+	if c.Locks != nil {
+		locks, err := c.Locks(params)
+		if err != nil {
+			return nil, err
+		}
+		release, err := e.Hold(c.Name, locks)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	return c.Answer(ctx, params)
 }
 
 // MaxTaskParams is the most bytes of parameters that a task may have: they are kept with it.

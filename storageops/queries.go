@@ -50,6 +50,106 @@ func (st *Storage) Calls() []tasks.Call {
 			Result: sizes{}, Params: volumeParams{}, Answer: st.volumeSize,
 		},
 		{
+			Name: "StorageDomain.validate", Role: access.Observe, Doc: "Answer whether a storage domain can be read and written.",
+			Params: domainParams{}, Answer: st.validateDomain,
+		},
+		{
+			Name: "StorageDomain.setDescription", Role: access.Operate, Doc: "Give a storage domain another name.",
+			Params: describeDomainParams{}, Locks: books, Answer: st.describeDomain,
+		},
+		{
+			Name: "StorageDomain.format", Role: access.Operate, Doc: "Destroy a storage domain and all images in it.",
+			Params: formatParams{}, Locks: wholeDomain, Answer: st.formatDomain,
+		},
+		{
+			Name: "StorageDomain.attach", Role: access.Operate, Doc: "Put a storage domain into a pool.",
+			Params: memberParams{}, Locks: books, Answer: st.attachDomain,
+		},
+		{
+			Name: "StorageDomain.detach", Role: access.Operate, Doc: "Take a storage domain out of its pool.",
+			Params: leaveParams{}, Locks: wholeDomain, Answer: st.detachDomain,
+		},
+		{
+			Name: "StorageDomain.activate", Role: access.Operate, Doc: "Note that the hosts of a pool use a storage domain.",
+			Params: memberParams{}, Locks: books, Answer: st.activateDomain,
+		},
+		{
+			Name: "StorageDomain.deactivate", Role: access.Operate, Doc: "Note that the hosts of a pool use a storage domain no more.",
+			Params: leaveParams{}, Locks: wholeDomain, Answer: st.deactivateDomain,
+		},
+		{
+			Name: "StoragePool.create", Role: access.Operate, Doc: "Make a pool of storage domains.",
+			Params: createPoolParams{}, Locks: books, Answer: st.createPool,
+		},
+		{
+			Name: "StoragePool.connect", Role: access.Operate, Doc: "Connect this host to a pool.",
+			Params: connectPoolParams{}, Locks: books, Answer: st.connectPool,
+		},
+		{
+			Name: "StoragePool.disconnect", Role: access.Operate, Doc: "Disconnect this host from a pool.",
+			Params: poolParams{}, Answer: st.disconnectPool,
+		},
+		{
+			Name: "StoragePool.getInfo", Role: access.Observe, Doc: "Answer what a pool is, and how its domains are.",
+			Result: poolInfo{}, Params: poolParams{}, Answer: st.poolInfo,
+		},
+		{
+			Name: "StoragePool.getSpmStatus", Role: access.Observe, Doc: "Answer whether this host manages a pool.",
+			Result: spmStatus{}, Params: poolParams{}, Answer: st.getSPMStatus,
+		},
+		{
+			Name: "StoragePool.spmStop", Role: access.Operate, Doc: "Let this host manage a pool no more, until spmStart or a restart.",
+			Params: poolParams{}, Answer: st.spmStop,
+		},
+		{
+			Name: "StoragePool.connectStorageServer", Role: access.Operate, Doc: "Look for storage domains in more directories.",
+			Result: []connected{}, Params: connectionParams{}, Answer: st.connectServer,
+		},
+		{
+			Name: "StoragePool.disconnectStorageServer", Role: access.Operate, Doc: "Do nothing: directories with storage domains are not forgotten.",
+			Result: []connected{}, Params: connectionParams{}, Answer: st.disconnectServer,
+		},
+		{
+			Name: "Image.getVolumes", Role: access.Observe, Doc: "List the volumes of an image.",
+			Result: []string{}, Params: imageParams{}, Answer: st.imageVolumes,
+		},
+		{
+			Name: "Image.prepare", Role: access.Operate, Doc: "Answer where a guest finds an image, if its whole chain can be used.",
+			Result: prepared{}, Params: prepareParams{}, Answer: st.prepareImage,
+		},
+		{
+			Name: "Image.teardown", Role: access.Operate, Doc: "Do nothing: volumes that are files need no teardown.",
+			Params: imageParams{}, Answer: st.teardownImage,
+		},
+		{
+			Name: "Image.reconcileVolumeChain", Role: access.Operate, Doc: "Answer the chain of an image as its files say it, base first.",
+			Result: []string{}, Params: reconcileParams{}, Answer: st.reconcileChain,
+		},
+		{
+			Name: "Volume.measure", Role: access.Observe, Doc: "Answer how much room a copy of a volume would need.",
+			Result: measured{}, Params: measureParams{}, Answer: st.measureVolume,
+		},
+		{
+			Name: "Volume.getQemuImageInfo", Role: access.Observe, Doc: "Answer what qemu-img says of a volume's file.",
+			Result: imageInfo{}, Params: volumeParams{}, Answer: st.qemuInfo,
+		},
+		{
+			Name: "Volume.setDescription", Role: access.Operate, Doc: "Give a volume another description.",
+			Params: describeVolumeParams{}, Locks: imageLock, Answer: st.describeVolume,
+		},
+		{
+			Name: "Volume.setLegality", Role: access.Operate, Doc: "Mark a volume LEGAL or ILLEGAL.",
+			Params: legalityParams{}, Locks: imageLock, Answer: st.setLegality,
+		},
+		{
+			Name: "Volume.verify_untrusted", Role: access.Operate, Doc: "Prove that a volume's file is what its metadata says.",
+			Params: volumeParams{}, Answer: st.verifyUntrusted,
+		},
+		{
+			Name: "Volume.refresh", Role: access.Operate, Doc: "Answer whether a volume is there; files need no refresh.",
+			Params: volumeParams{}, Answer: st.refreshVolume,
+		},
+		{
 			Name: "Domain.setLimits", Role: access.Operate, Doc: "Limit how many bytes per second the tasks of a domain move together.",
 			Params: limitDomainParams{}, Ours: true, Answer: st.limitDomain,
 		},

@@ -22,7 +22,7 @@ func (f from) image() qemuimg.Image {
 }
 
 // volumeSource proves that a volume's chain is what its metadata says, and returns it.
-func (st *Storage) volumeSource(ctx context.Context, s *tasks.Scope, v volumeRef) (from, domain.VolumeMeta, error) {
+func (st *Storage) volumeSource(ctx context.Context, w work, v volumeRef) (from, domain.VolumeMeta, error) {
 	d, meta, err := st.readable(v)
 	if err != nil {
 		return from{}, meta, err
@@ -40,12 +40,8 @@ func (st *Storage) volumeSource(ctx context.Context, s *tasks.Scope, v volumeRef
 		if err != nil {
 			return from{}, meta, err
 		}
-		var want qemuimg.Expect
-		if i+1 < len(chain) {
-			want.Backing, want.BackingFormat = chain[i+1].Volume, imageFormat(chain[i+1].Meta.Format)
-		}
 		layer := copy.Layer{Path: path, Format: imageFormat(link.Meta.Format)}
-		if err := st.sound(ctx, s, layer, want, link.Meta.Capacity); err != nil {
+		if err := st.sound(ctx, w, layer, expected(chain[i:]), link.Meta.Capacity); err != nil {
 			return from{}, meta, err
 		}
 		if i == 0 {
@@ -57,9 +53,17 @@ func (st *Storage) volumeSource(ctx context.Context, s *tasks.Scope, v volumeRef
 	return f, meta, nil
 }
 
+// expected is what the header of the first volume of a chain must say.
+func expected(chain []domain.ChainLink) (want qemuimg.Expect) {
+	if len(chain) > 1 {
+		want.Backing, want.BackingFormat = chain[1].Volume, imageFormat(chain[1].Meta.Format)
+	}
+	return want
+}
+
 // sound refuses a layer whose file is not what the metadata says: another format, another backing file, cut short.
-func (st *Storage) sound(ctx context.Context, s *tasks.Scope, l copy.Layer, want qemuimg.Expect, capacity int64) error {
-	info, err := st.images.Verify(ctx, s, qemuimg.Image{Path: l.Path, Format: l.Format}, want)
+func (st *Storage) sound(ctx context.Context, w work, l copy.Layer, want qemuimg.Expect, capacity int64) error {
+	info, err := st.images.Verify(ctx, w, qemuimg.Image{Path: l.Path, Format: l.Format}, want)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ type Storage struct {
 	images   images
 	leases   Leaser
 	limits   domainLimits
+	pools    pools
 	trashFor time.Duration
 	log      zerolog.Logger
 
@@ -49,7 +50,13 @@ func New(o Options) *Storage {
 
 // Verbs are those that run as tasks.
 func (st *Storage) Verbs() []*tasks.Verb {
-	return []*tasks.Verb{st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash()}
+	all := []*tasks.Verb{
+		st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash(), st.startSPM(),
+	}
+	for _, v := range all {
+		st.inPool(v)
+	}
+	return all
 }
 
 // Leaser gives leases on volumes: whoever writes a volume holds its lease. Its implementations come with shared storage;

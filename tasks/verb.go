@@ -75,6 +75,8 @@ type Call struct {
 	Params any
 	Result any // the zero value of what it answers, for schemas; nil = true
 	Ours   bool
+	// Locks are what it holds while it is answered; nil = nothing. With an error it is not answered.
+	Locks  func(params json.RawMessage) ([]Lock, error)
 	Answer func(ctx context.Context, params json.RawMessage) (any, error) // a nil result is answered as true
 }
 

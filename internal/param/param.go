@@ -53,8 +53,7 @@ func Decode(raw json.RawMessage, dst any, strict Strictness) error {
 	}
 	v := reflect.ValueOf(dst).Elem()
 	known := map[string]bool{}
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
+	for _, f := range reflect.VisibleFields(v.Type()) { // those of embedded structs too
 		name, ok := nameOf(f)
 		if !ok {
 			continue
@@ -71,7 +70,7 @@ func Decode(raw json.RawMessage, dst any, strict Strictness) error {
 			}
 			value = defaultJSON(f.Type, def)
 		}
-		if err := json.Unmarshal(value, v.Field(i).Addr().Interface()); err != nil {
+		if err := json.Unmarshal(value, v.FieldByIndex(f.Index).Addr().Interface()); err != nil {
 			if Secret(name) {
 				return code.Errorf(code.InvalidParameter, "parameter %q: %s is no value for it", name, Hidden)
 			}
@@ -95,8 +94,7 @@ func Describe(params any) []Field {
 		t = t.Elem()
 	}
 	var out []Field
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
 		name, ok := nameOf(f)
 		if !ok {
 			continue
@@ -114,8 +112,8 @@ func nameOf(f reflect.StructField) (string, bool) {
 
 func names(t reflect.Type) string {
 	var all []string
-	for i := range t.NumField() {
-		if name, ok := nameOf(t.Field(i)); ok {
+	for _, f := range reflect.VisibleFields(t) {
+		if name, ok := nameOf(f); ok {
 			all = append(all, name)
 		}
 	}

@@ -85,8 +85,7 @@ func DescribeSchemas(params any) []Described {
 		t = t.Elem()
 	}
 	var out []Described
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
 		if _, ok := nameOf(f); !ok {
 			continue
 		}

@@ -148,7 +148,7 @@ func (s CreateSpec) layOut(t *tree, dir string) error {
 		}
 	}
 	data, err := DomainMeta{
-		UUID: s.UUID, Name: s.Name, Type: s.Type, Class: s.Class, Role: "Regular", Version: s.Version, RemotePath: s.Path,
+		UUID: s.UUID, Name: s.Name, Type: s.Type, Class: s.Class, Role: RoleRegular, Version: s.Version, RemotePath: s.Path,
 		BlockSize: blockSize, Alignment: alignment(blockSize, s.MaxHosts),
 		Other: map[string]string{
 			"IOOPTIMEOUTSEC": "10", "LEASERETRIES": "3", "LEASETIMESEC": "60", "LOCKRENEWALINTERVALSEC": "5", "LOCKPOLICY": "",

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
+
+	"vdsm-agent/internal/code"
 )
 
 // header is what the first cluster of a qcow2 file says, read by ourselves: qemu-img opens the files that a header names
@@ -115,4 +119,22 @@ func (h *header) readExtensions(r io.ReaderAt, at, end int64) error {
 		at += (size + 7) &^ 7
 	}
 	return nil
+}
+
+// ReadBacking reads the name of a qcow2 image's backing file from its header, "" if it has none. Nothing else is opened. An image that
+// keeps its data in another file, or is not sound, is refused (484).
+func ReadBacking(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not hold us
+	if err != nil {
+		return "", code.Errorf(code.ImageVerification, "%s cannot be opened: %w", path, err)
+	}
+	defer f.Close()
+	h, err := readHeader(f)
+	if err != nil {
+		return "", code.Errorf(code.ImageVerification, "%s is refused: %w", path, err)
+	}
+	if h.dataFile {
+		return "", code.Errorf(code.ImageVerification, "%s is refused: it keeps its data in another file (%q)", path, h.dataFileName)
+	}
+	return h.backing, nil
 }
