@@ -99,6 +99,9 @@ func DialTLS(ctx context.Context, address string, config *tls.Config) (*Client, 
 	}
 	if err != nil {
 		_ = conn.Close() // the error that counts is err
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			err = fmt.Errorf("it ended the connection, as it does when it refuses a certificate; its log says why (%w)", err)
+		}
 		return nil, fmt.Errorf("%s cannot be talked to: %w", address, err)
 	}
 	return over(s, s.SubscribeEvents), nil
