@@ -82,7 +82,7 @@ func (t *target) dataStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			release, err := t.st.leases.Acquire(ctx, t.Domain, t.Image, t.Volume)
+			release, err := t.st.leases.Acquire(ctx, t.task, t.volumeRef)
 			if err != nil {
 				return err
 			}

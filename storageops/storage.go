@@ -62,14 +62,14 @@ func (st *Storage) Verbs() []*tasks.Verb {
 // Leaser gives leases on volumes: whoever writes a volume holds its lease. Its implementations come with shared storage;
 // on LOCALFS domains the domain's claim and the task's locks are enough, as in VDSM.
 type Leaser interface {
-	// Acquire returns when the lease is held, or with 851 or 651 when it cannot be. It is released by release, or by the
-	// death of every process that holds it.
-	Acquire(ctx context.Context, domain, image, volume string) (release func(), err error)
+	// Acquire returns when the task holds the lease, or with 851 or 651 when it cannot be had. Workers that are started for the task
+	// from then on hold it too: it is free again when release was called and the last of them is gone.
+	Acquire(ctx context.Context, task string, v volumeRef) (release func(), err error)
 }
 
 type noLeases struct{}
 
-func (noLeases) Acquire(context.Context, string, string, string) (func(), error) {
+func (noLeases) Acquire(context.Context, string, volumeRef) (func(), error) {
 	return func() {}, nil
 }
 
