@@ -11,19 +11,21 @@ import (
 	"vdsm-agent/storageops/domain"
 )
 
-// memDomains is the one domain of a world, as a task reaches it.
+// memDomains are the domains of a world, as a task reaches them.
 type memDomains struct {
 	*hand
 	world *world
 }
 
-func (m memDomains) List() []string { return []string{sdID} }
+func (m memDomains) List() []string {
+	return slices.DeleteFunc(m.disk.list("/"), func(name string) bool { return name == path.Dir(outside)[1:] })
+}
 
 func (m memDomains) Get(id string) (storageDomain, error) {
-	if id != sdID {
+	if _, n := m.disk.lookup(path.Join("/", id)); n == nil {
 		return nil, code.Errorf(code.DomainDoesNotExist, "there is no storage domain %s", id)
 	}
-	return memDomain(m), nil
+	return memDomain{m.hand, m.world, id}, nil
 }
 
 // memDomain is a domain in memory. It does what domain.Domain does in the same order, effect by effect; TestSameDomain holds it
@@ -31,22 +33,23 @@ func (m memDomains) Get(id string) (storageDomain, error) {
 type memDomain struct {
 	*hand
 	world *world
+	id    string
 }
 
 const metaSuffix = ".meta"
 
-func imagesDir() string           { return path.Join("/", sdID, "images") }
-func imageDir(img string) string  { return path.Join(imagesDir(), img) }
-func file(img, vol string) string { return path.Join(imageDir(img), vol) }
-func meta(img, vol string) string { return file(img, vol) + metaSuffix }
+func (m memDomain) imagesDir() string           { return path.Join("/", m.id, "images") }
+func (m memDomain) imageDir(img string) string  { return path.Join(m.imagesDir(), img) }
+func (m memDomain) file(img, vol string) string { return path.Join(m.imageDir(img), vol) }
+func (m memDomain) meta(img, vol string) string { return m.file(img, vol) + metaSuffix }
 
-func (m memDomain) ID() string           { return sdID }
+func (m memDomain) ID() string           { return m.id }
 func (m memDomain) Writable() error      { return nil }
 func (m memDomain) Free() (int64, error) { return 1 << 40, nil }
 func (m memDomain) Trash() trash         { return memTrash{m} }
 
 func (m memDomain) image(img string) error {
-	if _, n := m.disk.lookup(imageDir(img)); n == nil {
+	if _, n := m.disk.lookup(m.imageDir(img)); n == nil {
 		return code.Errorf(code.ImageDoesNotExist, "there is no image %s", img)
 	}
 	return nil
@@ -61,7 +64,7 @@ func (m memDomain) Volumes(img string) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for _, name := range m.disk.list(imageDir(img)) {
+	for _, name := range m.disk.list(m.imageDir(img)) {
 		if vol, ok := strings.CutSuffix(name, metaSuffix); ok {
 			out = append(out, vol)
 		}
@@ -69,23 +72,23 @@ func (m memDomain) Volumes(img string) ([]string, error) {
 	return out, nil
 }
 
-func (m memDomain) ImagePath(img string) (string, error) { return imageDir(img), m.image(img) }
+func (m memDomain) ImagePath(img string) (string, error) { return m.imageDir(img), m.image(img) }
 
 func (m memDomain) VolumePath(img, vol string) (string, error) {
 	if err := m.image(img); err != nil {
 		return "", err
 	}
-	if _, n := m.disk.lookup(file(img, vol)); n == nil {
+	if _, n := m.disk.lookup(m.file(img, vol)); n == nil {
 		return "", noVolume(img, vol)
 	}
-	return file(img, vol), nil
+	return m.file(img, vol), nil
 }
 
 func (m memDomain) ReadVolume(img, vol string) (domain.VolumeMeta, error) {
 	if err := m.image(img); err != nil {
 		return domain.VolumeMeta{}, err
 	}
-	_, n := m.disk.lookup(meta(img, vol))
+	_, n := m.disk.lookup(m.meta(img, vol))
 	if n == nil {
 		return domain.VolumeMeta{}, noVolume(img, vol)
 	}
@@ -109,7 +112,7 @@ func (m memDomain) Chain(img, leaf string) ([]domain.ChainLink, error) {
 		if err != nil {
 			return nil, err
 		}
-		chain = append(chain, domain.ChainLink{Volume: vol, Path: file(img, vol), Meta: v})
+		chain = append(chain, domain.ChainLink{Volume: vol, Path: m.file(img, vol), Meta: v})
 		if !v.HasParent() {
 			return chain, nil
 		}
@@ -144,9 +147,9 @@ func (m memDomain) SharedBy(img, vol string) ([]string, error) {
 
 // sharers are the other images that hold the volume's data file.
 func (m memDomain) sharers(img, vol string) []string {
-	ino, _ := m.disk.lookup(file(img, vol))
-	return slices.DeleteFunc(m.disk.list(imagesDir()), func(other string) bool {
-		there, n := m.disk.lookup(file(other, vol))
+	ino, _ := m.disk.lookup(m.file(img, vol))
+	return slices.DeleteFunc(m.disk.list(m.imagesDir()), func(other string) bool {
+		there, n := m.disk.lookup(m.file(other, vol))
 		return other == img || n == nil || there != ino
 	})
 }
@@ -155,8 +158,8 @@ func (m memDomain) Fingerprint(img, vol string) (domain.Fingerprint, error) {
 	if err := m.image(img); err != nil {
 		return domain.Fingerprint{}, err
 	}
-	ino, data := m.disk.lookup(file(img, vol))
-	metaIno, text := m.disk.lookup(meta(img, vol))
+	ino, data := m.disk.lookup(m.file(img, vol))
+	metaIno, text := m.disk.lookup(m.meta(img, vol))
 	if data == nil || text == nil {
 		return domain.Fingerprint{}, noVolume(img, vol)
 	}
@@ -167,47 +170,47 @@ func (m memDomain) Fingerprint(img, vol string) (domain.Fingerprint, error) {
 }
 
 func (m memDomain) CreateImageDir(img string) (bool, error) {
-	made, err := m.mkdir("the image's directory", imageDir(img), 0o755)
+	made, err := m.mkdir("the image's directory", m.imageDir(img), 0o755)
 	if err != nil {
 		return made, err
 	}
-	if ino, n := m.disk.lookup(imageDir(img)); n.mode.Perm() != 0o755 {
+	if ino, n := m.disk.lookup(m.imageDir(img)); n.mode.Perm() != 0o755 {
 		err := m.effect("mode of the image's directory", func(d *disk) []change { return []change{d.chmod(ino, n.mode.Perm()|0o755)} })
 		if err != nil {
 			return made, err
 		}
 	}
-	if err := m.sync("the image's directory", imageDir(img)); err != nil {
+	if err := m.sync("the image's directory", m.imageDir(img)); err != nil {
 		return made, err
 	}
-	return made, m.sync("images", imagesDir())
+	return made, m.sync("images", m.imagesDir())
 }
 
 func (m memDomain) RemoveImageDirIfEmpty(img string) error {
 	if m.image(img) == nil {
-		if len(m.disk.list(imageDir(img))) > 0 {
+		if len(m.disk.list(m.imageDir(img))) > 0 {
 			return nil
 		}
-		if err := m.remove("the image's directory", imageDir(img)); err != nil {
+		if err := m.remove("the image's directory", m.imageDir(img)); err != nil {
 			return err
 		}
 	}
-	return m.sync("images", imagesDir())
+	return m.sync("images", m.imagesDir())
 }
 
 func (m memDomain) SetMode(img, vol string) error {
 	if _, err := m.VolumePath(img, vol); err != nil {
 		return err
 	}
-	if ino, n := m.disk.lookup(file(img, vol)); n.mode != 0o660 {
+	if ino, n := m.disk.lookup(m.file(img, vol)); n.mode != 0o660 {
 		if err := m.effect("mode of the volume", func(d *disk) []change { return []change{d.chmod(ino, 0o660)} }); err != nil {
 			return err
 		}
 	}
-	if err := m.sync("the volume", file(img, vol)); err != nil {
+	if err := m.sync("the volume", m.file(img, vol)); err != nil {
 		return err
 	}
-	return m.sync("the image's directory", imageDir(img))
+	return m.sync("the image's directory", m.imageDir(img))
 }
 
 func (m memDomain) WriteVolumeMeta(img, vol string, v domain.VolumeMeta) error {
@@ -218,10 +221,10 @@ func (m memDomain) WriteVolumeMeta(img, vol string, v domain.VolumeMeta) error {
 		return err
 	}
 	v.CTime = v.CTime.UTC().Truncate(time.Second)
-	if err := m.replace("metadata", meta(img, vol), v); err != nil {
+	if err := m.replace("metadata", m.meta(img, vol), v); err != nil {
 		return err
 	}
-	if _, n := m.disk.lookup(file(img, vol)); n == nil {
+	if _, n := m.disk.lookup(m.file(img, vol)); n == nil {
 		return nil
 	}
 	for _, other := range m.sharers(img, vol) {
@@ -233,13 +236,13 @@ func (m memDomain) WriteVolumeMeta(img, vol string, v domain.VolumeMeta) error {
 }
 
 func (m memDomain) relinkInto(img, vol, other string) error {
-	ino, _ := m.disk.lookup(meta(img, vol))
-	if old, n := m.disk.lookup(meta(other, vol)); n == nil || old != ino {
-		if err := m.link("link the metadata into image "+other, meta(img, vol), meta(other, vol)); err != nil {
+	ino, _ := m.disk.lookup(m.meta(img, vol))
+	if old, n := m.disk.lookup(m.meta(other, vol)); n == nil || old != ino {
+		if err := m.link("link the metadata into image "+other, m.meta(img, vol), m.meta(other, vol)); err != nil {
 			return err
 		}
 	}
-	return m.sync("image "+other, imageDir(other))
+	return m.sync("image "+other, m.imageDir(other))
 }
 
 func (m memDomain) UpdateVolumeMeta(img, vol string, f func(*domain.VolumeMeta) error) error {
@@ -264,23 +267,23 @@ func (m memDomain) ShareTemplate(tmpl, vol, img string) error {
 	if v.VolType != domain.Shared || tmpl == img {
 		return code.Errorf(code.IncorrectType, "volume %s of image %s is no template", vol, tmpl)
 	}
-	ino, n := m.disk.lookup(file(tmpl, vol))
+	ino, n := m.disk.lookup(m.file(tmpl, vol))
 	if n == nil {
 		return noVolume(tmpl, vol)
 	}
-	if there, n := m.disk.lookup(file(img, vol)); n != nil && there != ino {
+	if there, n := m.disk.lookup(m.file(img, vol)); n != nil && there != ino {
 		return code.Errorf(code.VolumeAlreadyExists, "image %s has another volume %s", img, vol)
 	}
 	for _, suffix := range []string{"", metaSuffix} {
-		from, _ := m.disk.lookup(file(tmpl, vol) + suffix)
-		if to, n := m.disk.lookup(file(img, vol) + suffix); n != nil && to == from {
+		from, _ := m.disk.lookup(m.file(tmpl, vol) + suffix)
+		if to, n := m.disk.lookup(m.file(img, vol) + suffix); n != nil && to == from {
 			continue
 		}
-		if err := m.link("link the template's volume"+suffix, file(tmpl, vol)+suffix, file(img, vol)+suffix); err != nil {
+		if err := m.link("link the template's volume"+suffix, m.file(tmpl, vol)+suffix, m.file(img, vol)+suffix); err != nil {
 			return err
 		}
 	}
-	return m.sync("the image's directory", imageDir(img))
+	return m.sync("the image's directory", m.imageDir(img))
 }
 
 func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
@@ -291,8 +294,8 @@ func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
 		return err
 	}
 	for _, suffix := range []string{"", metaSuffix} {
-		from, _ := m.disk.lookup(file(tmpl, vol) + suffix)
-		to, n := m.disk.lookup(file(img, vol) + suffix)
+		from, _ := m.disk.lookup(m.file(tmpl, vol) + suffix)
+		to, n := m.disk.lookup(m.file(img, vol) + suffix)
 		if n == nil {
 			continue
 		}
@@ -313,11 +316,11 @@ func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
 		return code.Errorf(code.VolumeImageHasChild, "template %s is the base of %s", vol, children[0])
 	}
 	for _, suffix := range []string{metaSuffix, ""} {
-		if err := m.remove("the template's link"+suffix, file(img, vol)+suffix); err != nil {
+		if err := m.remove("the template's link"+suffix, m.file(img, vol)+suffix); err != nil {
 			return err
 		}
 	}
-	return m.sync("the image's directory", imageDir(img))
+	return m.sync("the image's directory", m.imageDir(img))
 }
 
 // perm is the mode of a directory or file as an observer sees it.

@@ -22,23 +22,23 @@ const (
 	reclaimName  = "reclaim.json"
 )
 
-func trashDir() string            { return path.Join("/", sdID, "trash") }
-func entryDir(task string) string { return path.Join(trashDir(), task) }
+func (t memTrash) trashDir() string            { return path.Join("/", t.id, "trash") }
+func (t memTrash) entryDir(task string) string { return path.Join(t.trashDir(), task) }
 func (t memTrash) itemDir(m domain.Manifest, i domain.Item) string {
-	return path.Join(entryDir(m.Task), i.Dir)
+	return path.Join(t.entryDir(m.Task), i.Dir)
 }
 
 func refused(format string, args ...any) error { return code.Errorf(code.TaskState, format, args...) }
 
-func (t memTrash) Has(task string) (bool, error) { return len(t.disk.list(entryDir(task))) > 0, nil }
+func (t memTrash) Has(task string) (bool, error) { return len(t.disk.list(t.entryDir(task))) > 0, nil }
 
 func (t memTrash) Manifest(task string) (domain.Manifest, error) {
-	if _, n := t.disk.lookup(path.Join(entryDir(task), manifestName)); n != nil {
+	if _, n := t.disk.lookup(path.Join(t.entryDir(task), manifestName)); n != nil {
 		m := n.data.(domain.Manifest)
 		m.Items = slices.Clone(m.Items)
 		return m, nil
 	}
-	if _, n := t.disk.lookup(path.Join(entryDir(task), reclaimName)); n != nil {
+	if _, n := t.disk.lookup(path.Join(t.entryDir(task), reclaimName)); n != nil {
 		return domain.Manifest{}, refused("what task %s has put into the trash is being reclaimed", task)
 	}
 	return domain.Manifest{}, noFile(manifestName)
@@ -46,18 +46,18 @@ func (t memTrash) Manifest(task string) (domain.Manifest, error) {
 
 func (t memTrash) List() ([]domain.TrashEntry, error) {
 	var out []domain.TrashEntry
-	for _, task := range t.disk.list(trashDir()) {
+	for _, task := range t.disk.list(t.trashDir()) {
 		e := domain.TrashEntry{Task: task}
-		_, n := t.disk.lookup(path.Join(entryDir(task), manifestName))
+		_, n := t.disk.lookup(path.Join(t.entryDir(task), manifestName))
 		if n == nil {
-			_, n = t.disk.lookup(path.Join(entryDir(task), reclaimName))
+			_, n = t.disk.lookup(path.Join(t.entryDir(task), reclaimName))
 			e.Reclaiming = n != nil
 		}
 		switch {
 		case n != nil:
 			m := n.data.(domain.Manifest)
 			e.Created, e.Deadline, e.Items = m.Created, m.Deadline, m.Items
-		case len(t.disk.list(entryDir(task))) == 0:
+		case len(t.disk.list(t.entryDir(task))) == 0:
 			continue
 		default:
 			e.Problem = "it has no manifest"
@@ -138,17 +138,17 @@ func (t memTrash) plan(m *domain.Manifest, e domain.Entry) (domain.Item, error) 
 
 // describe lists the files that have moved, then those that have not, in the order in which they go.
 func (t memTrash) describe(m domain.Manifest, i *domain.Item) {
-	_, dir := t.disk.lookup(imageDir(i.Image))
+	_, dir := t.disk.lookup(t.imageDir(i.Image))
 	i.ImageDir = domain.ItemDir{Mode: perm(dir)}
 	names := []string{i.Volume + metaSuffix, i.Volume}
 	if i.Kind == domain.KindImage {
-		names = t.disk.list(imageDir(i.Image))
+		names = t.disk.list(t.imageDir(i.Image))
 		slices.SortStableFunc(names, func(a, b string) int {
 			return strings.Count(b, metaSuffix) - strings.Count(a, metaSuffix)
 		})
 	}
 	var files []domain.ItemFile
-	for _, place := range []string{t.itemDir(m, *i), imageDir(i.Image)} {
+	for _, place := range []string{t.itemDir(m, *i), t.imageDir(i.Image)} {
 		for _, name := range names {
 			if ino, n := t.disk.lookup(path.Join(place, name)); n != nil {
 				files = append(files, domain.ItemFile{Name: name, Inode: uint64(ino)})
@@ -159,33 +159,33 @@ func (t memTrash) describe(m domain.Manifest, i *domain.Item) {
 }
 
 func (t memTrash) write(m domain.Manifest) error {
-	if _, err := t.mkdir("the entry in the trash", entryDir(m.Task), 0o755); err != nil {
+	if _, err := t.mkdir("the entry in the trash", t.entryDir(m.Task), 0o755); err != nil {
 		return err
 	}
-	if err := t.sync("the trash", trashDir()); err != nil {
+	if err := t.sync("the trash", t.trashDir()); err != nil {
 		return err
 	}
 	m.Items = slices.Clone(m.Items)
-	return t.replace("the manifest", path.Join(entryDir(m.Task), manifestName), m)
+	return t.replace("the manifest", path.Join(t.entryDir(m.Task), manifestName), m)
 }
 
 func (t memTrash) move(m domain.Manifest, i domain.Item) error {
-	from, to := imageDir(i.Image), t.itemDir(m, i)
+	from, to := t.imageDir(i.Image), t.itemDir(m, i)
 	if i.Kind == domain.KindImage {
 		if _, moved := t.disk.lookup(to); moved == nil {
 			if err := t.rename("rename the image to the trash", from, to); err != nil {
 				return err
 			}
 		}
-		if err := t.sync("images", imagesDir()); err != nil {
+		if err := t.sync("images", t.imagesDir()); err != nil {
 			return err
 		}
-		return t.sync("the entry in the trash", entryDir(m.Task))
+		return t.sync("the entry in the trash", t.entryDir(m.Task))
 	}
 	if _, err := t.mkdir("a directory in the trash", to, 0o755); err != nil {
 		return err
 	}
-	if err := t.sync("the entry in the trash", entryDir(m.Task)); err != nil {
+	if err := t.sync("the entry in the trash", t.entryDir(m.Task)); err != nil {
 		return err
 	}
 	for _, f := range i.Files {
@@ -252,7 +252,7 @@ func (t memTrash) checkTarget(m domain.Manifest, i domain.Item) error {
 		return refused("image %s is taken", i.Image)
 	}
 	for _, f := range i.Files {
-		at, there := t.disk.lookup(path.Join(imageDir(i.Image), f.Name))
+		at, there := t.disk.lookup(path.Join(t.imageDir(i.Image), f.Name))
 		_, kept := t.disk.lookup(path.Join(t.itemDir(m, i), f.Name))
 		switch {
 		case there == nil && kept == nil:
@@ -265,7 +265,7 @@ func (t memTrash) checkTarget(m domain.Manifest, i domain.Item) error {
 }
 
 func (t memTrash) restoreItem(m domain.Manifest, i domain.Item) error {
-	kept, dst := t.itemDir(m, i), imageDir(i.Image)
+	kept, dst := t.itemDir(m, i), t.imageDir(i.Image)
 	_, moved := t.disk.lookup(kept)
 	made, err := t.mkdir("the image's directory", dst, 0o700)
 	if err != nil {
@@ -291,7 +291,7 @@ func (t memTrash) restoreItem(m domain.Manifest, i domain.Item) error {
 		if err := t.remove("a directory in the trash", kept); err != nil {
 			return err
 		}
-		if err := t.sync("the entry in the trash", entryDir(m.Task)); err != nil {
+		if err := t.sync("the entry in the trash", t.entryDir(m.Task)); err != nil {
 			return err
 		}
 	}
@@ -309,22 +309,22 @@ func (t memTrash) syncImage(dir string) error {
 	if err := t.sync("the image's directory", dir); err != nil {
 		return err
 	}
-	return t.sync("images", imagesDir())
+	return t.sync("images", t.imagesDir())
 }
 
 // drop removes an entry without items.
 func (t memTrash) drop(task string) error {
-	if err := t.remove("the manifest", path.Join(entryDir(task), manifestName)); err != nil {
+	if err := t.remove("the manifest", path.Join(t.entryDir(task), manifestName)); err != nil {
 		return err
 	}
-	if err := t.remove("the entry in the trash", entryDir(task)); err != nil {
+	if err := t.remove("the entry in the trash", t.entryDir(task)); err != nil {
 		return err
 	}
-	return t.sync("the trash", trashDir())
+	return t.sync("the trash", t.trashDir())
 }
 
 func (t memTrash) Remove(ctx context.Context, task string, progress func(int64)) error {
-	entry := entryDir(task)
+	entry := t.entryDir(task)
 	if _, n := t.disk.lookup(entry); n != nil {
 		manifest := path.Join(entry, manifestName)
 		if _, n := t.disk.lookup(manifest); n != nil {
@@ -345,7 +345,7 @@ func (t memTrash) Remove(ctx context.Context, task string, progress func(int64))
 			return err
 		}
 	}
-	return t.sync("the trash", trashDir())
+	return t.sync("the trash", t.trashDir())
 }
 
 func (t memTrash) removeBelow(ctx context.Context, dir string) error {

@@ -119,7 +119,7 @@ func TestSameDomain(t *testing.T) {
 		real := realDomain(t)
 		defer real.discard()
 		w := &world{disk: furnished().clone()}
-		mem := memDomain{&hand{disk: w.disk, gate: open}, w}
+		mem := memDomain{&hand{disk: w.disk, gate: open}, w, sdID}
 		var done []string
 		for range rapid.IntRange(1, 12).Draw(t, "calls") {
 			c := calls(t)
@@ -129,7 +129,7 @@ func TestSameDomain(t *testing.T) {
 			if want != got {
 				t.Fatalf("%s\nthe real domain answers %s\nthat in memory        %s", strings.Join(done, "\n"), want, got)
 			}
-			if a, b := real.files(t), memFiles(w); a != b {
+			if a, b := real.files(t), memFiles(mem); a != b {
 				t.Fatalf("%s\nthe real domain has\n%s\nthat in memory\n%s", strings.Join(done, "\n"), a, b)
 			}
 		}
@@ -170,7 +170,7 @@ func realDomain(t *rapid.T) *realOne {
 	must(err)
 	x.d, err = registry{x.reg}.Get(sdID)
 	must(err)
-	furnish(func(img, vol string, m domain.VolumeMeta, _ [parts]byte) {
+	furnish(firstVolumes, func(img, vol string, m domain.VolumeMeta, _ picture) {
 		_, err := x.d.CreateImageDir(img)
 		must(err)
 		must(os.WriteFile(filepath.Join(x.path, "images", img, vol), nil, 0o600))
@@ -221,12 +221,12 @@ func (x *realOne) files(t *rapid.T) string {
 	return strings.Join(out, "\n")
 }
 
-func memFiles(w *world) string {
+func memFiles(m memDomain) string {
 	var out []string
-	for _, top := range []string{imagesDir(), trashDir()} {
-		_, dir := w.disk.lookup(top)
+	for _, top := range []string{m.imagesDir(), memTrash{m}.trashDir()} {
+		_, dir := m.disk.lookup(top)
 		out = append(out, strings.TrimPrefix(top, "/"+sdID)+" "+dir.mode.String())
-		w.see(top, func(name string, _ inode, n *node) {
+		m.world.see(top, func(name string, _ inode, n *node) {
 			line := strings.TrimPrefix(name, "/"+sdID) + " " + n.mode.String()
 			if m, ok := n.data.(domain.VolumeMeta); ok {
 				line += " " + m.Legality + " " + m.VolType + " " + m.PUUID + " " + m.Image

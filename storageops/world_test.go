@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"vdsm-agent/storageops/domain"
-	"vdsm-agent/storageops/qemuimg"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest/prove"
 
@@ -36,7 +35,7 @@ const (
 	outside   = "/outside/outside, with = and spaces.qcow2"
 )
 
-// world is one domain in memory, with the verbs over it. It implements prove.World.
+// world is a domain or two in memory, with the verbs over them. It implements prove.World.
 type world struct {
 	disk *disk
 
@@ -89,7 +88,7 @@ func noteScope(steps []tasks.Step, h *hand) {
 func (w *world) Seen() string {
 	var out []string
 	w.see("/", func(name string, ino inode, n *node) {
-		line, ours := strings.CutPrefix(name, trashDir()+"/")
+		line, ours := inTrash(name)
 		if n.names != nil && ours {
 			return // an entry is what is in it
 		}
@@ -112,11 +111,23 @@ func (w *world) Seen() string {
 	return strings.Join(out, "\n")
 }
 
+// inTrash leaves the trash's own name out of that of something in it.
+func inTrash(name string) (line string, ours bool) {
+	id, rest, found := strings.Cut(name[1:], "/trash/")
+	if !found || strings.Contains(id, "/") {
+		return name, false
+	}
+	return path.Join(id, rest), true
+}
+
 // Published are the volumes that are LEGAL, with their content: that is what says that they are whole.
 func (w *world) Published() []string {
 	var out []string
-	w.see(imagesDir(), func(name string, _ inode, n *node) {
+	w.see("/", func(name string, _ inode, n *node) {
 		m, ok := n.data.(domain.VolumeMeta)
+		if _, ours := inTrash(name); ours {
+			return
+		}
 		if !ok || m.Legality != domain.Legal {
 			return
 		}
@@ -184,53 +195,76 @@ func (w *world) full(part int) bool { return w.fullAt > 0 && part >= w.fullAt }
 // open is a gate that lets everything pass.
 func open(*tasks.Scope, string) error { return nil }
 
-// furnished is the disk before a case: a chain of two, a template, a volume of its own, a file outside, and an old entry
+// furnished is the disk before most cases: a chain of two, a template, a volume of its own, a file outside, and an old entry
 // in the trash.
 var furnished = sync.OnceValue(func() *disk {
 	w := &world{disk: newDisk()}
 	h := &hand{disk: w.disk, gate: open}
+	if _, err := h.mkdir("", path.Dir(outside), 0o755); err != nil {
+		panic(err)
+	}
+	if err := h.replace("", outside, picture{format: "qcow2", capacity: 10 << 20, data: [parts]byte{0, 7, 7, 0}}); err != nil {
+		panic(err)
+	}
+	w.addDomain(sdID, firstVolumes)
+	d := memDomain{h, w, sdID}
+	if err := d.Trash().Put(domain.Entry{Task: oldTask, Label: labelDeleted, Image: imgNew}); err != nil {
+		panic(err)
+	}
+	return w.disk
+})
+
+// addDomain makes a domain with volumes in it.
+func (w *world) addDomain(id string, volumes []furniture) memDomain {
+	d := memDomain{&hand{disk: w.disk, gate: open}, w, id}
 	must := func(_ bool, err error) {
 		if err != nil {
 			panic(err)
 		}
 	}
-	for _, dir := range []string{"/outside", "/" + sdID, imagesDir(), trashDir()} {
-		must(h.mkdir("", dir, 0o755))
+	for _, dir := range []string{"/" + id, d.imagesDir(), memTrash{d}.trashDir()} {
+		must(d.mkdir("", dir, 0o755))
 	}
-	d := memDomain{h, w}
-	furnish(func(img, vol string, v domain.VolumeMeta, data [parts]byte) {
+	furnish(volumes, func(img, vol string, v domain.VolumeMeta, p picture) {
+		v.Domain = id
 		must(d.CreateImageDir(img))
-		p := picture{format: imageFormat(v.Format), capacity: v.Capacity, data: data}
-		if v.HasParent() {
-			p.backing, p.backingFormat = v.PUUID, qemuimg.Raw
-		}
-		must(false, h.replace("", file(img, vol), p))
+		must(false, d.replace("", d.file(img, vol), p))
 		must(false, d.SetMode(img, vol))
 		must(false, d.WriteVolumeMeta(img, vol, v))
 	})
-	must(false, h.replace("", outside, picture{format: "qcow2", capacity: 10 << 20, data: [parts]byte{0, 7, 7, 0}}))
-	must(false, d.Trash().Put(domain.Entry{Task: oldTask, Label: labelDeleted, Image: imgNew}))
-	return w.disk
-})
+	return d
+}
 
-// furnish gives the volumes that are there at first to put.
-func furnish(put func(img, vol string, v domain.VolumeMeta, data [parts]byte)) {
-	for _, x := range []struct {
-		img, vol, parent, format, volType string
-		data                              [parts]byte
-	}{
-		{imgA, volRaw, domain.BlankUUID, domain.FormatRaw, domain.Internal, [parts]byte{1, 1, 0, 1}},
-		{imgA, volTop, volRaw, domain.FormatCOW, domain.Leaf, [parts]byte{0, 2, 2, 0}},
-		{imgTmpl, volTmpl, domain.BlankUUID, domain.FormatCOW, domain.Shared, [parts]byte{3, 0, 3, 0}},
-		{imgB, volOld, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{5, 0, 0, 5}},
-		{imgNew, volNew, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{9, 0, 0, 0}}, // goes to the trash
-	} {
+// furniture is a volume that is there at first.
+type furniture struct {
+	img, vol, parent, format, volType string
+	data                              [parts]byte
+	bitmaps                           string
+}
+
+var firstVolumes = []furniture{
+	{imgA, volRaw, domain.BlankUUID, domain.FormatRaw, domain.Internal, [parts]byte{1, 1, 0, 1}, ""},
+	{imgA, volTop, volRaw, domain.FormatCOW, domain.Leaf, [parts]byte{0, 2, 2, 0}, ""},
+	{imgTmpl, volTmpl, domain.BlankUUID, domain.FormatCOW, domain.Shared, [parts]byte{3, 0, 3, 0}, ""},
+	{imgB, volOld, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{5, 0, 0, 5}, ""},
+	{imgNew, volNew, domain.BlankUUID, domain.FormatCOW, domain.Leaf, [parts]byte{9, 0, 0, 0}, ""}, // goes to the trash
+}
+
+// furnish gives the volumes to put, base first.
+func furnish(volumes []furniture, put func(img, vol string, v domain.VolumeMeta, p picture)) {
+	formats := map[string]string{}
+	for _, x := range volumes {
+		formats[x.vol] = imageFormat(x.format)
+		p := picture{format: imageFormat(x.format), capacity: 12 << 20, data: x.data, bitmaps: x.bitmaps}
+		if x.parent != domain.BlankUUID {
+			p.backing, p.backingFormat = x.parent, formats[x.parent]
+		}
 		put(x.img, x.vol, domain.VolumeMeta{
-			Capacity: 12 << 20, CTime: time.Unix(1700000000, 0).UTC(), DiskType: "DATA", Domain: sdID, Format: x.format, Image: x.img,
+			Capacity: p.capacity, CTime: time.Unix(1700000000, 0).UTC(), DiskType: "DATA", Domain: sdID, Format: x.format, Image: x.img,
 			Legality: domain.Legal, PUUID: x.parent, Type: domain.Sparse, VolType: x.volType,
-		}, x.data)
+		}, p)
 	}
 }
 
-// newWorld makes the world that all cases begin with.
+// newWorld makes the world that most cases begin with.
 func newWorld() prove.World { return &world{disk: furnished().clone()} }
