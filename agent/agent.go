@@ -202,7 +202,13 @@ func openDomains(c Config, name string, log zerolog.Logger) (*domain.Registry, e
 		return nil, err
 	}
 	for _, root := range append([]string{own}, c.Roots...) {
-		if err := r.AddRoot(root); err != nil {
+		err := r.AddRoot(root)
+		var hangs *domain.NoAnswerError
+		if errors.As(err, &hangs) {
+			log.Error().Err(err).Msg("a storage root does not answer; its tasks wait for it")
+			continue
+		}
+		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("the root %s cannot be used: %w", root, err)
 		}

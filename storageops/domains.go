@@ -2,6 +2,7 @@ package storageops
 
 import (
 	"context"
+	"errors"
 
 	"vdsm-agent/storageops/domain"
 )
@@ -10,8 +11,11 @@ import (
 type domains interface {
 	// List returns the ids of the domains that can be seen now, sorted.
 	List() []string
-	// Get returns a domain to change, claimed for this agent: 358, 379, 651 if it cannot be had now.
+	// Get returns a domain to change, claimed for this agent: 358, 379, 651 if it cannot be had now. While its file system hangs it
+	// does not return: a task that meets that is neither failed nor undone, as little as by any other call that hangs.
 	Get(id string) (storageDomain, error)
+	// GetNow is Get that answers 379 for a file system that hangs.
+	GetNow(id string) (storageDomain, error)
 }
 
 // storageDomain is what the verbs need of a storage domain; *domain.Domain says what each answers.
@@ -78,6 +82,17 @@ type trash interface {
 type registry struct{ *domain.Registry }
 
 func (r registry) Get(id string) (storageDomain, error) {
+	for {
+		d, err := r.GetNow(id)
+		var hangs *domain.NoAnswerError
+		if !errors.As(err, &hangs) {
+			return d, err
+		}
+		<-hangs.Over()
+	}
+}
+
+func (r registry) GetNow(id string) (storageDomain, error) {
 	d, err := r.Registry.Get(id)
 	if err != nil {
 		return nil, err

@@ -2,11 +2,34 @@ package storageops
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"time"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/tasks"
 )
+
+// admitWithin is how long a submit waits for what can be refused at once.
+const admitWithin = 2 * time.Second
+
+// atOnce lets nobody who submits wait for a file system that hangs. What was looked at is then not known: the submit is refused, and
+// can be repeated.
+func atOnce(v *tasks.Verb) {
+	admit := v.Admit
+	v.Admit = func(ctx context.Context, raw json.RawMessage) error {
+		answered := make(chan error, 1)
+		go func() { answered <- admit(ctx, raw) }()
+		late := time.NewTimer(admitWithin)
+		defer late.Stop()
+		select {
+		case err := <-answered:
+			return err
+		case <-late.C:
+			return code.Errorf(code.DomainAccess, "the storage does not answer, so %s cannot be begun now; look after its server or disk, and submit again", v.Name)
+		}
+	}
+}
 
 // Health is how a domain answers when it is looked at.
 type Health struct {

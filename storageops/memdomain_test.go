@@ -28,6 +28,8 @@ func (m memDomains) Get(id string) (storageDomain, error) {
 	return memDomain{m.hand, m.world, id}, nil
 }
 
+func (m memDomains) GetNow(id string) (storageDomain, error) { return m.Get(id) }
+
 // memDomain is a domain in memory. It does what domain.Domain does in the same order, effect by effect; TestSameDomain holds it
 // to that.
 type memDomain struct {

@@ -3,6 +3,7 @@ package storageops
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -178,13 +179,14 @@ func (st *Storage) listDomains(_ context.Context, raw json.RawMessage) (any, err
 		return nil, err
 	}
 	out := []string{}
+	all := p == listDomainsParams{}
 	for _, id := range st.registry.List() {
-		d, err := st.registry.GetReadOnly(id)
-		if err != nil {
-			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is left out of the list")
+		info, err := st.infoOf(id)
+		var hangs *domain.NoAnswerError
+		if errors.As(err, &hangs) && all { // it is there; whoever asks it gets the reason
+			out = append(out, id)
 			continue
 		}
-		info, err := d.Info()
 		if err != nil {
 			st.log.Warn().Err(err).Str("domain", id).Msg("a domain is left out of the list")
 			continue
@@ -194,6 +196,14 @@ func (st *Storage) listDomains(_ context.Context, raw json.RawMessage) (any, err
 		}
 	}
 	return out, nil
+}
+
+func (st *Storage) infoOf(id string) (domain.Info, error) {
+	d, err := st.registry.GetReadOnly(id)
+	if err != nil {
+		return domain.Info{}, err
+	}
+	return d.Info()
 }
 
 // createDomainParams are those of StorageDomain.create. For file domains typeArgs is the path of the directory it is made in,

@@ -55,6 +55,7 @@ func (st *Storage) Verbs() []*tasks.Verb {
 	}
 	for _, v := range all {
 		st.inPool(v)
+		atOnce(v)
 	}
 	return all
 }
@@ -121,8 +122,9 @@ func (st *Storage) readable(v volumeRef) (storageDomain, domain.VolumeMeta, erro
 }
 
 // writable returns the domain if something can be written in it.
-func (st *Storage) writable(id string) (storageDomain, error) {
-	d, err := st.domains.Get(id)
+func (st *Storage) writable(id string) (storageDomain, error) { return writableNow(st.domains.Get(id)) }
+
+func writableNow(d storageDomain, err error) (storageDomain, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +134,15 @@ func (st *Storage) writable(id string) (storageDomain, error) {
 // Claim claims every known domain. A worker of a former run that is still dying may hold a claim, so it is asked for again until
 // ctx ends; a domain that cannot be claimed by then is logged, and its tasks wait for it.
 func (st *Storage) Claim(ctx context.Context) {
+	var all sync.WaitGroup
 	for _, id := range st.domains.List() {
-		if err := st.retry(ctx, func() error { _, err := st.domains.Get(id); return err }); err != nil {
-			st.log.Error().Err(err).Str("domain", id).Msg("a storage domain cannot be used now")
-		}
+		all.Go(func() {
+			if err := st.retry(ctx, func() error { _, err := st.domains.GetNow(id); return err }); err != nil {
+				st.log.Error().Err(err).Str("domain", id).Msg("a storage domain cannot be used now")
+			}
+		})
 	}
+	all.Wait()
 }
 
 // reach returns when a task that was interrupted may go on in a domain. A restart is not a cancel: what is not mounted or not
@@ -144,7 +150,7 @@ func (st *Storage) Claim(ctx context.Context) {
 func (st *Storage) reach(ctx context.Context, s *tasks.Scope, id string) error {
 	first := true
 	return st.retry(ctx, func() error {
-		_, err := st.writable(id)
+		_, err := writableNow(st.domains.GetNow(id))
 		if err != nil {
 			s.Note("waiting for its storage domain: " + err.Error())
 			if first {

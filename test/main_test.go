@@ -20,6 +20,7 @@ import (
 
 	"vdsm-agent/rpc/certs/certstest"
 	"vdsm-agent/rpc/wire"
+	"vdsm-agent/storageops/domain/hangfs"
 
 	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -67,6 +68,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("ZERO", "00000000-0000-0000-0000-000000000000")
 			d := &daemon{state: state, authorities: map[string]*certstest.Authority{}}
 			e.Values[daemonKey{}] = d
+			e.Values[hangKey{}] = new(*hangfs.FS)
 			e.Defer(func() {
 				d.endInject()
 				d.kill()
@@ -76,7 +78,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "json": isJSON, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
-			"fillup": fillUp, "inject": inject, "endinject": endInject, "sh": shell,
+			"fillup":    fillUp,
+			"hangmount": hangMount, "hang": hang, "hung": hung, "unhang": unhang, "stuck": stuck, "says": says, "inject": inject, "endinject": endInject, "sh": shell,
 			"certificate": certificate, "address": address, "freeport": freePort,
 		},
 	})
@@ -270,18 +273,9 @@ func image(ts *testscript.TestScript, _ bool, args []string) {
 
 // halfway TASK: returns when the task has copied some of its data but not all; fails if it ended before.
 func halfway(ts *testscript.TestScript, _ bool, args []string) {
-	for {
-		out, err := command(ts, "task", args[0], "--json")
-		ts.Check(err)
-		var d wire.Details
-		ts.Check(json.Unmarshal([]byte(out), &d))
-		switch {
-		case !d.Ended.IsZero():
-			ts.Fatalf("the task has ended: %s", d.Message)
-		case d.Progress != nil && d.Progress.Percent >= 20 && !d.LastCheckpoint.IsZero():
-			return
-		}
-	}
+	whileItLives(ts, args[0], func(d wire.Details) bool {
+		return d.Progress != nil && d.Progress.Percent >= 20 && !d.LastCheckpoint.IsZero()
+	})
 }
 
 // loopmount FILE DIR TYPE SIZE: makes a file system in a file and mounts it; it is unmounted with the script's end.

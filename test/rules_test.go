@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"hostops":                             {"tasks", "internal/..."},
 	"storageops":                          {"tasks", "storageops/...", "internal/..."},
 	"storageops/domain":                   {"internal/code"},
+	"storageops/domain/hangfs":            {},
 	"storageops/qemuimg":                  {"internal/code", "internal/proc"},
 	"storageops/qemuimg/qemuimgtest":      {"storageops/qemuimg", "internal/..."},
 	"storageops/copy":                     {"storageops/qemuimg", "internal/code", "internal/proc"},

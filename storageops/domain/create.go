@@ -73,8 +73,7 @@ func (s *CreateSpec) check() error {
 }
 
 func (r *Registry) create(spec CreateSpec) error {
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	defer r.changing.lock(spec.Path)()
 	if err := r.isRoot(spec.Path); err != nil {
 		return err
 	}

@@ -30,7 +30,10 @@ type Registry struct {
 	mnt  string
 	step func(op, name string) error // given to every tree; see there
 
-	opening sync.Mutex // held while the roots are searched for a domain or one is created in them
+	answers  answers
+	seen     seen
+	opening  keyed // by domain: held while the roots are searched for it
+	changing keyed // by root: held while a domain is created or removed in it
 
 	mu      sync.Mutex
 	domains map[string]*Domain // opened ones; nil = closed
@@ -52,16 +55,13 @@ func OpenRegistry(o Options) (*Registry, error) {
 	if err := syncPath(o.Dir); err != nil {
 		return nil, err
 	}
-	roots, err := r.Roots()
+	roots, err := r.roots()
 	if err != nil {
 		return nil, err
 	}
-	for _, root := range roots {
-		if root.Err == nil {
-			root.Err = r.cleanRoot(root.Path)
-		}
-		if root.Err != nil {
-			o.Log.Warn().Err(root.Err).Str("root", root.Path).Msg("a storage root is not usable now; it is tried again when asked for")
+	for _, root := range each(&r.answers, roots, func(root string) (any, error) { return nil, r.cleanRoot(root) }) {
+		if root.err != nil {
+			o.Log.Warn().Err(root.err).Str("root", root.root).Msg("a storage root is not usable now; it is tried again when asked for")
 		}
 	}
 	return r, nil
@@ -73,7 +73,7 @@ func (r *Registry) AddRoot(path string) error {
 		return code.Errorf(code.InvalidParameter, "%q is no absolute path of a directory", path)
 	}
 	path = filepath.Clean(path)
-	if err := checkRoot(path); err != nil {
+	if _, err := ask(&r.answers, path, func() (any, error) { return nil, checkRoot(path) }); err != nil {
 		return err
 	}
 	link := filepath.Join(r.mnt, mangle(path))
@@ -90,46 +90,69 @@ func (r *Registry) AddRoot(path string) error {
 
 // Roots returns the remembered roots, sorted by path.
 func (r *Registry) Roots() ([]Root, error) {
+	paths, err := r.roots()
+	if err != nil {
+		return nil, err
+	}
+	var roots []Root
+	for _, root := range each(&r.answers, paths, func(root string) (any, error) { return nil, checkRoot(root) }) {
+		roots = append(roots, Root{root.root, root.err})
+	}
+	return roots, nil
+}
+
+// roots are the paths of the remembered roots, sorted.
+func (r *Registry) roots() ([]string, error) {
 	entries, err := os.ReadDir(r.mnt)
 	if err != nil {
 		return nil, osError(err, "list", r.mnt)
 	}
-	var roots []Root
+	var paths []string
 	for _, e := range entries {
 		if path, err := os.Readlink(filepath.Join(r.mnt, e.Name())); err == nil && mangle(path) == e.Name() {
-			roots = append(roots, Root{path, checkRoot(path)})
+			paths = append(paths, path)
 		}
 	}
-	slices.SortFunc(roots, func(a, b Root) int { return strings.Compare(a.Path, b.Path) })
-	return roots, nil
+	slices.Sort(paths)
+	return paths, nil
 }
 
-// List returns the UUIDs of the domains in all roots, sorted. It looks afresh. Domains in a root that cannot be read
-// are missing from it: Roots says which that are.
+// List returns the UUIDs of the domains in all roots, sorted. It looks afresh. Of a root whose file system hangs it returns those that
+// were there before. Domains in a root that cannot be read otherwise are missing: Roots says which that are.
 func (r *Registry) List() []string {
-	roots, err := r.Roots()
+	roots, err := r.roots()
 	if err != nil {
 		r.o.Log.Error().Err(err).Msg("cannot list the storage roots")
 	}
 	var ids []string
-	for _, root := range roots {
-		names, err := os.ReadDir(root.Path)
-		if err != nil {
-			continue
-		}
-		for _, e := range names {
-			if is, _ := isDomain(root.Path, e.Name()); is {
-				ids = append(ids, e.Name())
-			}
+	for _, root := range each(&r.answers, roots, domainsIn) {
+		var hangs *NoAnswerError
+		switch {
+		case root.err == nil:
+			r.seen.note(root.root, root.value)
+			ids = append(ids, root.value...)
+		case errors.As(root.err, &hangs):
+			ids = append(ids, r.seen.last(root.root)...)
 		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
 
+func domainsIn(root string) (ids []string, err error) {
+	names, err := os.ReadDir(root)
+	for _, e := range names {
+		if is, _ := isDomain(root, e.Name()); is {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, err
+}
+
 // Get returns a domain to change; it is claimed for this agent until Close.
 //
 //   - There is none: 358; but 379 if it was there before, or if a root cannot be read that might hold it.
+//   - Its file system hangs, or that of a root that might hold it: *NoAnswerError, 379, after a short time.
 //   - It is read-only or unreadable: 379, with its path. It works again by itself when the file system does.
 //   - It is claimed by somebody else: 651. It can be read but not changed: 394 (version), 372 (type).
 //
@@ -139,10 +162,7 @@ func (r *Registry) Get(uuid string) (*Domain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.takeClaim(); err != nil {
-		return nil, err
-	}
-	return d, nil
+	return ask(&r.answers, d.rootPath, func() (*Domain, error) { return d, d.takeClaim() })
 }
 
 // GetReadOnly is Get without the claim: the domain can be read, also while somebody else has claimed it.
@@ -153,8 +173,7 @@ func (r *Registry) GetReadOnly(uuid string) (*Domain, error) {
 	if d, err := r.cached(uuid); d != nil || err != nil {
 		return d, err
 	}
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	defer r.opening.lock(uuid)()
 	if d, err := r.cached(uuid); d != nil || err != nil {
 		return d, err
 	}
@@ -162,7 +181,7 @@ func (r *Registry) GetReadOnly(uuid string) (*Domain, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := r.open(root, uuid)
+	d, err := ask(&r.answers, root, func() (*Domain, error) { return r.open(root, uuid) })
 	if err != nil {
 		return nil, err
 	}
@@ -173,17 +192,27 @@ func (r *Registry) GetReadOnly(uuid string) (*Domain, error) {
 		return nil, errClosed()
 	}
 	r.domains[uuid] = d
+	r.seen.add(root, uuid)
 	return d, nil
 }
 
-// Close gives up all claims. Domains that were got answer 379 from then on.
+// Close gives up all claims. Domains that were got answer 379 from then on. The claim of one whose file system hangs goes with the
+// agent.
 func (r *Registry) Close() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, d := range r.domains {
-		d.close()
-	}
+	closing := r.domains
 	r.domains = nil
+	r.mu.Unlock()
+	for _, d := range closing {
+		r.giveUp(d)
+	}
+}
+
+// giveUp closes a domain, and waits for that as long as for any answer of its file system.
+func (r *Registry) giveUp(d *Domain) {
+	if _, err := ask(&r.answers, d.rootPath, func() (any, error) { d.close(); return nil, nil }); err != nil {
+		d.log.Warn().Err(err).Msg("the domain is given up without an answer of its file system")
+	}
 }
 
 func errClosed() error {
@@ -201,60 +230,67 @@ func (r *Registry) cached(uuid string) (*Domain, error) {
 	if d == nil {
 		return nil, nil
 	}
-	there, err := os.Stat(d.Path())
+	inPlace, err := ask(&r.answers, d.rootPath, d.inPlace)
 	if err != nil {
-		return nil, rootError(err, "find domain "+uuid+" in", d.rootPath)
+		return nil, err
 	}
-	ours, err := d.t.root.Stat(".")
-	if err == nil && os.SameFile(there, ours) {
-		_, err := d.t.lstat(metadataFile)
-		if notExist(err) {
-			err = rootError(fs.ErrNotExist, "find the metadata of domain "+uuid+" in", d.rootPath)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if inPlace {
 		return d, nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.domains[uuid] == d {
-		delete(r.domains, uuid)
+	if r.forget(d) {
 		d.log.Warn().Msg("another directory took the place of the domain; opening it afresh")
-		d.close()
 	}
 	return nil, nil
 }
 
+// forget closes a domain, unless somebody else has.
+func (r *Registry) forget(d *Domain) bool {
+	r.mu.Lock()
+	ours := r.domains[d.id] == d
+	if ours {
+		delete(r.domains, d.id)
+	}
+	r.mu.Unlock()
+	if ours {
+		r.giveUp(d)
+	}
+	return ours
+}
+
+// inPlace says whether the open directory is still the one of the domain's path. That nothing is there is 379.
+func (d *Domain) inPlace() (bool, error) {
+	there, err := os.Stat(d.Path())
+	if err != nil {
+		return false, rootError(err, "find domain "+d.id+" in", d.rootPath)
+	}
+	ours, err := d.t.root.Stat(".")
+	if err != nil || !os.SameFile(there, ours) {
+		return false, nil
+	}
+	_, err = d.t.lstat(metadataFile)
+	if notExist(err) {
+		err = rootError(fs.ErrNotExist, "find the metadata of domain "+d.id+" in", d.rootPath)
+	}
+	return err == nil, err
+}
+
 // find returns the root that holds the domain.
 func (r *Registry) find(uuid string) (string, error) {
-	roots, err := r.Roots()
+	roots, err := r.roots()
 	if err != nil {
 		return "", err
 	}
 	var found []string
 	var first fs.FileInfo
 	var unread error
-	for _, root := range roots {
-		if root.Err != nil {
-			unread = root.Err
-			continue
+	for _, root := range each(&r.answers, roots, func(root string) (fs.FileInfo, error) { return lookFor(root, uuid) }) {
+		switch {
+		case root.err != nil:
+			unread = root.err
+		case root.value == nil, first != nil && os.SameFile(first, root.value): // not there, or one directory by two paths
+		default:
+			first, found = root.value, append(found, root.root)
 		}
-		is, err := isDomain(root.Path, uuid)
-		if err != nil {
-			unread = err
-		}
-		if !is {
-			continue
-		}
-		fi, err := os.Lstat(filepath.Join(root.Path, uuid))
-		if err != nil {
-			return "", rootError(err, "find domain "+uuid+" in", root.Path)
-		}
-		if first != nil && os.SameFile(first, fi) {
-			continue // one directory by two paths
-		}
-		first, found = fi, append(found, root.Path)
 	}
 	switch {
 	case len(found) > 1:
@@ -266,6 +302,19 @@ func (r *Registry) find(uuid string) (string, error) {
 		return "", code.Errorf(code.DomainAccess, "domain %s is not in the roots that can be read: %w", uuid, unread)
 	}
 	return "", code.Errorf(code.DomainDoesNotExist, "there is no storage domain %s in the roots of this agent", uuid)
+}
+
+// lookFor returns the domain's directory in the root; nil if it is not there.
+func lookFor(root, uuid string) (fs.FileInfo, error) {
+	if err := checkRoot(root); err != nil {
+		return nil, err
+	}
+	is, err := isDomain(root, uuid)
+	if err != nil || !is {
+		return nil, err
+	}
+	fi, err := os.Lstat(filepath.Join(root, uuid))
+	return fi, rootError(err, "find domain "+uuid+" in", root)
 }
 
 func (r *Registry) open(rootPath, uuid string) (*Domain, error) {

@@ -33,8 +33,7 @@ func (r *Registry) Remove(uuid string) error {
 	} else if len(entries) > 0 {
 		return code.Errorf(code.TaskState, "there is something in the trash of domain %s (task %s); clear the task or empty the trash first", uuid, entries[0].Task)
 	}
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	defer r.changing.lock(d.rootPath)()
 	t, err := r.rootTree(d.rootPath)
 	if err != nil {
 		return err
@@ -46,11 +45,6 @@ func (r *Registry) Remove(uuid string) error {
 	if err := t.sync("."); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	if r.domains[uuid] == d {
-		delete(r.domains, uuid)
-		d.close()
-	}
-	r.mu.Unlock()
+	r.forget(d)
 	return r.cleanRoot(d.rootPath)
 }
