@@ -43,7 +43,7 @@ func proofCases() []prove.Case {
 		c.Final = true
 		return c
 	}
-	return []prove.Case{
+	return append([]prove.Case{
 		proofCase("create raw", "Volume.create", create),
 		proofCase("create raw preallocated", "Volume.create", create.with(fields{"preallocate": "PREALLOCATED"})),
 		proofCase("create cow preallocated", "Volume.create", create.with(fields{"volFormat": "COW", "preallocate": 1})),
@@ -64,6 +64,24 @@ func proofCases() []prove.Case {
 		final(proofCase("delete what is gone", "Volume.delete", remove.with(fields{"volumeID": volNew}))),
 		proofCase("empty the trash of a task", "Trash.empty", fields{"taskID": oldTask}),
 		proofCase("empty the trash of a domain and wipe", "Trash.empty", fields{"storagedomainID": sdID, "postZero": true}),
+	}, jobCases()...)
+}
+
+// jobCases are the storage jobs.
+func jobCases() []prove.Case {
+	volume := func(img, vol string, more fields) fields {
+		return fields{"endpoint_type": "div", "sd_id": sdID, "img_id": img, "vol_id": vol, "generation": 0}.with(more)
+	}
+	update := func(info, attr fields) fields { return fields{"vol_info": info, "vol_attr": attr} }
+	template := proofCase("update a template that is in use", "SDM.update_volume", update(volume(imgTmpl, volTmpl, nil), fields{"description": "new"}))
+	template.World = derivedWorld
+	fence := proofCase("update and fence", "SDM.update_volume", update(volume(imgA, volTop, nil), fields{"generation": 3}))
+	fence.Final = true
+	return []prove.Case{
+		proofCase("update a volume", "SDM.update_volume", update(volume(imgA, volTop, nil), fields{"description": "new", "legality": "ILLEGAL"})),
+		proofCase("update to a template", "SDM.update_volume", update(volume(imgB, volOld, nil), fields{"type": "SHARED"})),
+		template,
+		fence,
 	}
 }
 

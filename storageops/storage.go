@@ -52,6 +52,7 @@ func New(o Options) *Storage {
 func (st *Storage) Verbs() []*tasks.Verb {
 	all := []*tasks.Verb{
 		st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash(), st.startSPM(),
+		st.updateVolume(),
 	}
 	for _, v := range all {
 		st.inPool(v)

@@ -94,8 +94,8 @@ func (w *world) Seen() string {
 		}
 		switch data := n.data.(type) {
 		case domain.VolumeMeta:
-			line = fmt.Sprintf("%s %s %s cap=%d %s %s %s %s seq=%d %q", line, data.Legality, data.VolType, data.Capacity, data.Type, data.Format,
-				data.PUUID, data.Image, data.Sequence, data.Description)
+			line = fmt.Sprintf("%s %s %s cap=%d %s %s %s %s seq=%d gen=%d %q", line, data.Legality, data.VolType, data.Capacity, data.Type,
+				data.Format, data.PUUID, data.Image, data.Sequence, data.Generation, data.Description)
 		case picture:
 			line = fmt.Sprintf("%s %v", line, data)
 		case domain.Manifest:
@@ -268,3 +268,16 @@ func furnish(volumes []furniture, put func(img, vol string, v domain.VolumeMeta,
 
 // newWorld makes the world that most cases begin with.
 func newWorld() prove.World { return &world{disk: furnished().clone()} }
+
+// derivedWorld has an image that is derived from the template too.
+func derivedWorld() prove.World {
+	w := newWorld().(*world)
+	d := memDomain{&hand{disk: w.disk, gate: open}, w, sdID}
+	if _, err := d.CreateImageDir(imgNew); err != nil {
+		panic(err)
+	}
+	if err := d.ShareTemplate(imgTmpl, volTmpl, imgNew); err != nil {
+		panic(err)
+	}
+	return w
+}

@@ -40,6 +40,7 @@ const (
 	CreateIllegalSnapshot Code = 226
 	PrepareIllegalVolume  Code = 227
 	IncorrectType         Code = 231
+	InvalidVolumeUpdate   Code = 235
 	ImageIsNotLegalChain  Code = 262
 	ImageDelete           Code = 256
 	ImageDoesNotExist     Code = 268
