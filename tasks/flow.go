@@ -165,8 +165,8 @@ type FlowChange struct {
 	Err    error // why it could not be stopped or reverted
 }
 
-// CancelFlow fences the flow, on stable storage, then stops every task of it that is not final and, if revert is set, reverts
-// the finished ones, last finished first, and those that could not be stopped any more when they have finished. A task is
+// CancelFlow fences the flow, on stable storage, then stops every task of it that is not final, those that wait first, so that none of
+// them begins when another lets go of its locks, and, if revert is set, reverts the finished ones, last finished first, and those that could not be stopped any more when they have finished. A task is
 // reverted when those that are stopped or reverted before it have let go of the locks that it needs. It returns what became of each.
 // Errors: 1000 no flow, 413 the store.
 func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) ([]FlowChange, error) {
@@ -186,8 +186,9 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 		return nil, code.Errorf(code.ResourceTimeout, "a submit of flow %s has not ended; the fence is up, cancel again: %w", flow, ctx.Err())
 	}
 	list := e.List(Filter{Flow: flow})
-	slices.SortStableFunc(list, func(a, b Summary) int { // those that have not ended first, then the last that ended
-		return cmp.Or(cmp.Compare(endedLast(b), endedLast(a)), b.Ended.Compare(a.Ended))
+	slices.Reverse(list) // who came last first: others that wait are before it
+	slices.SortStableFunc(list, func(a, b Summary) int {
+		return cmp.Or(cmp.Compare(cancelled(a), cancelled(b)), b.Ended.Compare(a.Ended))
 	})
 	var out []FlowChange
 	var ending []string
@@ -211,11 +212,15 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 	return out, nil
 }
 
-func endedLast(s Summary) int {
-	if s.State.Final() {
+// cancelled is a task's place in the cancel of its flow: those that wait, those that work, and those that have ended, the last first.
+func cancelled(s Summary) int {
+	switch {
+	case s.State == Queued:
 		return 0
+	case !s.State.Final():
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // revertBehind reverts a finished task. While that is refused, it waits for the end of one more of those that are ending, each within its

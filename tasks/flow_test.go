@@ -255,6 +255,36 @@ func TestCancelOfASharedLock(t *testing.T) {
 	})
 }
 
+// TestCancelStopsThoseThatWaitFirst: none of them begins because another task of the flow was stopped before it.
+func TestCancelStopsThoseThatWaitFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		on := func(lock string) mock.Params {
+			p := steps(mock.Knobs{Name: "a", Pace: time.Hour})
+			p.Locks = []string{lock}
+			return p
+		}
+		b.submit(on("image/1"))
+		var ids []string
+		for _, lock := range []string{"image/2", "image/1", "image/2"} {
+			<-time.After(time.Millisecond)
+			ids = append(ids, b.inFlow(on(lock)))
+		}
+		slow, waits := ids[1], ids[2]
+		synctest.Wait()
+		b.onCommit(func(c store.Change) error {
+			if len(c.Put) > 0 && c.Put[0].ID == slow {
+				<-time.After(time.Second) // the locks of those that were stopped before it are free by then
+			}
+			return nil
+		})
+		b.cancel(false)
+		if v := b.ended(waits); v.State != tasks.Recovered || !v.Started.IsZero() {
+			t.Errorf("it is %s, and has started at %s: %s", v.State, v.Started, v.Message)
+		}
+	})
+}
+
 // TestCancelBehindAStuck: the cancel does not wait for ever for a task that does not end; what is behind it says who is in the way.
 func TestCancelBehindAStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
