@@ -64,7 +64,7 @@ func (s *Session) connectLost() {
 	s.mu.Lock()
 	lost := !s.connected && !s.asked && !s.secure && s.java != Never && !s.closed
 	if !s.connected && !lost {
-		s.after(Settle, s.settle) // it will not connect: it needs no answer
+		s.after(&s.settling, Settle, s.settle) // it will not connect: it needs no answer
 	}
 	s.mu.Unlock()
 	if lost {

@@ -53,7 +53,7 @@ func (r *Reader) Read() (*Frame, error) {
 			return nil, err
 		}
 		if strings.Contains(line, "\r") { // written again, it would be taken for a heart-beat
-			return nil, fmt.Errorf("%.60q is not a command", line)
+			return nil, fmt.Errorf("%.20q is not a command", line)
 		}
 		r.head = 0
 		f.Command = line
@@ -108,17 +108,16 @@ func (r *Reader) line() (string, error) {
 	}
 }
 
-// add takes a header's line apart.
+// add takes a header's line apart. What is wrong with it ends up in the log, so its value, which may be a passcode, is not shown.
 func (f *Frame) add(line string) error {
-	name, value, ok := strings.Cut(line, ":")
-	if ok {
-		if name, ok = unescape(name); ok {
-			value, ok = unescape(value)
-		}
-	}
+	raw, rest, colon := strings.Cut(line, ":")
+	name, known := unescape(raw)
+	value, fits := unescape(rest)
 	switch {
-	case !ok:
-		return fmt.Errorf("%.60q is not a header", line)
+	case !colon:
+		return errors.New("a line among the headers of a frame has no colon")
+	case !known || !fits:
+		return fmt.Errorf("the header %.60q has an escape that STOMP does not know", raw)
 	case len(f.Headers) == MaxHeaders:
 		return fmt.Errorf("a frame has more than %d headers", MaxHeaders)
 	}

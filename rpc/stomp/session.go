@@ -55,14 +55,17 @@ type Session struct {
 	secure bool
 	tell   func(wanted bool)
 
-	mu        sync.Mutex // guards what follows; never held while anything is written
+	telling sync.Mutex // held while tell, so that two changes are told in their order; Close, which tell's side calls, never takes it
+
+	mu        sync.Mutex // guards what follows; never held while anything is written or told
 	subs      []sub
 	connected bool // CONNECT was answered, or an answer was sent without one
 	asked     bool // a SEND came
 	settled   bool // events may be sent
 	wanted    bool // what tell was told last
 	closed    bool
-	timers    []*time.Timer
+	losing    *time.Timer // calls connectLost
+	settling  *time.Timer // calls settle
 }
 
 type sub struct{ id, destination string }
@@ -102,6 +105,7 @@ func Open(conn net.Conn, o Options) (*Session, error) {
 	case !slices.ContainsFunc(commands, func(c string) bool { return strings.HasPrefix(word, c) }):
 		return nil, fmt.Errorf("it does not speak STOMP: it begins with %q", word)
 	}
+	resetAtClose(conn)
 	return s, nil
 }
 
@@ -187,7 +191,7 @@ func (s *Session) subscribe(f *Frame) error {
 	}
 	s.subs = append(s.subs, sub{id, to})
 	if len(s.subs) == 1 && !s.connected {
-		s.after(LostConnect, s.connectLost)
+		s.after(&s.losing, LostConnect, s.connectLost)
 	}
 	s.mu.Unlock()
 	s.tellWanted()
@@ -233,7 +237,7 @@ func (s *Session) greet(ours, theirs time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.connected = true
-	s.after(Settle, s.settle)
+	s.after(&s.settling, Settle, s.settle)
 	return err
 }
 
@@ -316,19 +320,22 @@ func (s *Session) settle() {
 
 // tellWanted tells whether the client gets events, if that has changed.
 func (s *Session) tellWanted() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock() // also while tell, so that two changes are told in their order
 	wanted := s.settled && !s.closed && slices.ContainsFunc(s.subs, func(o sub) bool { return o.destination == Events })
-	if wanted != s.wanted {
-		s.wanted = wanted
+	changed := wanted != s.wanted
+	s.wanted = wanted
+	s.mu.Unlock()
+	if changed {
 		s.tell(wanted)
 	}
 }
 
-// after calls f unless the session is closed before. The caller holds mu.
-func (s *Session) after(d time.Duration, f func()) {
-	if !s.closed {
-		s.timers = append(s.timers, time.AfterFunc(d, f))
+// after calls f once, however often it is asked for, unless the session is closed before. The caller holds mu.
+func (s *Session) after(timer **time.Timer, d time.Duration, f func()) {
+	if *timer == nil && !s.closed {
+		*timer = time.AfterFunc(d, f)
 	}
 }
 
@@ -342,8 +349,10 @@ func (s *Session) Flush(ctx context.Context) { flush(ctx, s.conn) }
 func (s *Session) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	for _, t := range s.timers {
-		t.Stop()
+	for _, t := range []*time.Timer{s.losing, s.settling} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	s.mu.Unlock()
 	err := reset(s.conn) // first, so that a write which nobody reads ends

@@ -141,11 +141,17 @@ func raw(conn net.Conn) *net.TCPConn {
 	}
 }
 
-// reset closes a connection so that the peer gets a reset.
-func reset(conn net.Conn) error {
+// resetAtClose makes the end of a connection a reset, whoever ends it: also the kernel, when the agent is killed.
+func resetAtClose(conn net.Conn) {
 	if socket := raw(conn); socket != nil {
 		_ = socket.SetLinger(0) // if it is closed already, it needs no reset
-		return socket.Close()   // and no farewell of TLS: it would be one more frame
+	}
+}
+
+// reset closes a connection without the farewell of TLS, which would be one more frame.
+func reset(conn net.Conn) error {
+	if socket := raw(conn); socket != nil {
+		return socket.Close()
 	}
 	return conn.Close()
 }
