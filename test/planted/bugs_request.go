@@ -118,7 +118,21 @@ func requestBugs() []bug {
 `, `	list := e.List(Filter{Flow: flow})
 	outside, err := e.flows.raise(e.store, fence)
 `}, {`	list := e.List(Filter{Flow: flow})
-	slices.SortStableFunc`, `	slices.SortStableFunc`}},
+	slices.Reverse`, `	slices.Reverse`}},
+		},
+		{
+			name: "a cancelled flow stops what works first",
+			why:  "what waited for its locks begins, and has to be undone",
+			file: "tasks/flow.go", by: engine.test("TestCancelStopsThoseThatWaitFirst"),
+			edits: []edit{{`	case s.State == Queued:
+		return 0
+`, `	case s.State == Queued:
+		return 1
+`}, {`	case !s.State.Final():
+		return 1
+`, `	case !s.State.Final():
+		return 0
+`}},
 		},
 		{
 			name: "a fence is looked at outside of the flow",
