@@ -15,8 +15,8 @@ import (
 
 // Limits of one connection.
 const (
-	// MaxRunning is how many requests of a connection are worked on at a time. Those that cancel something count, but
-	// do not wait.
+	// MaxRunning is how many requests of a connection are worked on at a time. Those that cancel something have as many places more,
+	// and never wait for their turn. What is answered at once needs no place.
 	MaxRunning = 100
 	// MaxWaiting is how many more wait for their turn; any beyond is refused with 1100.
 	MaxWaiting = 100
@@ -35,9 +35,10 @@ type connection struct {
 	// asksByItself says that the peer has another way to say whether it wants events: STOMP's SUBSCRIBE.
 	asksByItself bool
 
-	mu      sync.Mutex
-	running int
-	waiting []func() // in the order they came
+	mu         sync.Mutex // guards what follows
+	running    int        // of those that wait for their turn
+	cancelling int        // of those that do not
+	waiting    []func()   // in the order they came
 }
 
 // Handle is jsonrpc2.Handler's: it never blocks.
@@ -50,14 +51,19 @@ func (c *connection) Handle(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.R
 	if err == nil {
 		err = c.allow(m)
 	}
-	if err == nil {
-		err = c.admit(m.Cancels, func() {
-			if raw, err := c.work(ctx, m, call); err != nil {
-				c.refuse(r.ID, err)
-			} else {
-				c.sent(c.stream.Answer(r.ID, raw))
-			}
-		})
+	work := func() {
+		if raw, err := c.work(ctx, m, call); err != nil {
+			c.refuse(r.ID, err)
+		} else {
+			c.sent(c.stream.Answer(r.ID, raw))
+		}
+	}
+	switch {
+	case err != nil:
+	case m.Instant:
+		work()
+	default:
+		err = c.admit(m.Cancels, work)
 	}
 	if err != nil {
 		c.refuse(r.ID, err)
@@ -78,36 +84,40 @@ func (c *connection) allow(m *Method) error {
 func (c *connection) admit(urgent bool, work func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	of := &c.running
+	if urgent {
+		of = &c.cancelling
+	}
 	switch {
-	case c.running < MaxRunning, urgent && c.running < MaxRunning+MaxWaiting:
-		c.running++
-		go c.run(work)
-	case len(c.waiting) < MaxWaiting:
+	case *of < MaxRunning:
+		*of++
+		go c.run(work, of)
+	case !urgent && len(c.waiting) < MaxWaiting:
 		c.waiting = append(c.waiting, work)
 	default:
 		return code.Errorf(code.ResourceExhausted,
-			"this connection has %d requests in work and %d waiting; ask again when some are answered", c.running, len(c.waiting))
+			"this connection has %d requests in work and %d waiting; ask again when some are answered", c.running+c.cancelling, len(c.waiting))
 	}
 	return nil
 }
 
-// run does one request after the other, as long as some wait.
-func (c *connection) run(work func()) {
+// run does one request after the other, as long as some wait for the place that it has.
+func (c *connection) run(work func(), of *int) {
 	for work != nil {
 		work()
-		work = c.next()
+		work = c.next(of)
 	}
 }
 
-func (c *connection) next() (work func()) {
+func (c *connection) next(of *int) (work func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) > 0 && c.running <= MaxRunning {
+	if of == &c.running && len(c.waiting) > 0 {
 		work = c.waiting[0]
 		c.waiting = c.waiting[1:]
 		return work
 	}
-	c.running--
+	*of--
 	return nil
 }
 

@@ -129,6 +129,9 @@ func submit(e Engine, v *tasks.Verb) Method {
 		if s.Flow == "" {
 			s.Flow = r.Flow
 		}
+		if len(s.Flow) > maxFlowID {
+			return nil, code.Errorf(code.InvalidParameter, "the correlation id of the message has %d bytes; it may have %d at most", len(s.Flow), maxFlowID)
+		}
 		id, err := e.Submit(ctx, s)
 		if err != nil || v.Job {
 			return nil, err

@@ -47,11 +47,11 @@ func hostMethods(e Engine) []Method {
 	statuses, infos := polled{engine: e, of: statusOf}, polled{engine: e, of: infoOf}
 	return []Method{
 		with(Method{
-			Name: "Host.ping", Role: access.Observe, Cancels: true,
+			Name: "Host.ping", Role: access.Observe, Instant: true,
 			Doc: "Answer at once (VDSM's old form of Host.ping2).",
 		}, pong),
 		with(Method{
-			Name: "Host.ping2", Role: access.Observe, Cancels: true,
+			Name: "Host.ping2", Role: access.Observe, Instant: true,
 			Doc: "Answer at once.",
 		}, pong),
 		with(Method{

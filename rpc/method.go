@@ -39,6 +39,7 @@ type Method struct {
 	Task    bool // makes a task: taskID and flowID may be given besides Params, the answer is the task's id
 	Job     bool // the task is a job: job_id must be given instead of taskID, the answer is true
 	Cancels bool // starts although others of its connection wait for their turn
+	Instant bool // never blocks: it is answered whatever else its connection has asked
 	// Contract is the row of the cancel matrix, for a verb that makes a task.
 	Contract *wire.Contract
 	// Handle answers. A nil result is answered as true, a json.RawMessage as it is. An error is answered with the code it carries, 100 without. ctx

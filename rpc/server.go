@@ -123,7 +123,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 		conn, err := l.Accept()
 		switch {
 		case err == nil && !seats.take(conn.RemoteAddr()):
-			_ = conn.Close() // it gets no other answer
+			turnAway(conn)
 		case err == nil:
 			clients.Go(func() {
 				defer seats.free(conn.RemoteAddr())
@@ -142,6 +142,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 			return fmt.Errorf("no client can connect any more: %w", err)
 		}
 	}
+}
+
+// turnAway closes a connection that gets no other answer, by a reset: the engine's client notices no other end.
+func turnAway(conn net.Conn) {
+	if socket, ok := conn.(*net.TCPConn); ok {
+		_ = socket.SetLinger(0) // it is closed at any rate
+	}
+	_ = conn.Close() // nothing was written
 }
 
 // exhausted says whether an error of accept passes.

@@ -25,7 +25,11 @@ import (
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
 	"vdsm-agent/rpc/stream"
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/tasktest"
+	"vdsm-agent/tasks/tasktest/mock"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 )
 
@@ -206,6 +210,69 @@ func TestLimitOfConnection(t *testing.T) {
 		}
 		if most.Load() != rpc.MaxRunning {
 			t.Errorf("%d requests were in work at a time", most.Load())
+		}
+	})
+}
+
+// TestBusyConnection: however many requests of a connection block, it is answered that the agent is there, and what cancels begins; and
+// cancels that block keep nothing else from its turn.
+func TestBusyConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: mock.Verbs(mock.NewWorld()), Log: zerolog.Nop()})
+		if err := engine.Start(nil); err != nil {
+			t.Fatal(err)
+		}
+		defer engine.Close(context.Background())
+		h := newHouse(t, append(rpc.Methods(engine, nil), quick)...)
+		c := client.New(h.dial())
+		defer c.Close()
+		task := func() map[string]any {
+			id := uuid.NewString()
+			steps := []mock.Knobs{{Name: "a", Pace: time.Hour, IgnoresStop: true}}
+			if err := c.Call(t.Context(), "Mock.run", map[string]any{"taskID": id, "flowID": id, "tag": "sdm", "steps": steps}, nil); err != nil {
+				t.Fatal(err)
+			}
+			return map[string]any{"taskID": id}
+		}
+		params := task()
+		stop := map[string]any{"taskID": params["taskID"], "wait": 3600}
+		block := func(c *client.Client, method string, params map[string]any, n int) {
+			for range n {
+				go func() {
+					if err := c.Call(t.Context(), method, params, nil); !errors.Is(err, client.ErrConnectionLost) {
+						t.Errorf("%s does not block: %v", method, err)
+					}
+				}()
+			}
+			synctest.Wait()
+		}
+		ping := func() {
+			t.Helper()
+			for _, name := range []string{"Host.ping", "Host.ping2"} {
+				if err := c.Call(t.Context(), name, nil, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		others := []map[string]any{task(), task(), task()}
+		block(c, "Task.wait", params, rpc.MaxRunning+rpc.MaxWaiting)
+		ping()
+		for i, name := range []string{"Task.stop", "Job.abort", "Flow.cancel"} {
+			only := map[string]any{[]string{"taskID", "job_id", "flowID"}[i]: others[i]["taskID"]}
+			if err := c.Call(t.Context(), name, only, nil); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		block(c, "Task.stop", stop, rpc.MaxRunning)
+		ping()
+		wantCode(t, c.Call(t.Context(), "Task.stop", params, nil), code.ResourceExhausted, "ask again")
+		wantCode(t, c.Call(t.Context(), "Test.quick", nil, nil), code.ResourceExhausted, "ask again")
+
+		other := client.New(h.dial())
+		defer other.Close()
+		block(other, "Task.stop", stop, rpc.MaxRunning)
+		if err := other.Call(t.Context(), "Test.quick", nil, nil); err != nil {
+			t.Errorf("what does not cancel: %v", err)
 		}
 	})
 }

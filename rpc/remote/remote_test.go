@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vdsm-agent/internal/access"
@@ -277,23 +278,137 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestCheckName: a client on this host is not looked at; any other must have its address's name.
+// TestCheckName: a client on this host is not looked at; any other must have its address as its name, or a name of that.
 func TestCheckName(t *testing.T) {
-	c := &x509.Certificate{}
-	c.Subject.CommonName = "192.0.2.7"
-	for from, ok := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "192.0.2.7:1": true, "[::ffff:192.0.2.7]:1": true, "192.0.2.8:1": false} {
-		address, err := net.ResolveTCPAddr("tcp", from)
+	names := func(_ context.Context, host string) ([]string, error) {
+		if host == "192.0.2.9" {
+			return []string{"other.example.com.", "Engine.example.com."}, nil
+		}
+		return nil, errors.New("no such host")
+	}
+	for _, c := range []struct{ name, from, refused string }{
+		{"any", "127.0.0.1:1", ""},
+		{"any", "[::1]:1", ""},
+		{"192.0.2.7", "192.0.2.7:1", ""},
+		{"192.0.2.7", "[::ffff:192.0.2.7]:1", ""},
+		{"2001:db8::7", "[2001:db8:0::7]:1", ""},
+		{"engine.EXAMPLE.com", "192.0.2.9:1", ""},
+		{"engine", "192.0.2.9:1", `that of "engine", which is neither its address nor one of its names (other.example.com., Engine.example.com.)`},
+		{"192.0.2.7", "192.0.2.8:1", "no such host"},
+		{"", "192.0.2.8:1", "set check_name = false in section [tls]"},
+	} {
+		address, err := net.ResolveTCPAddr("tcp", c.from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, end := context.WithCancel(t.Context())
-		if from == "192.0.2.8:1" {
-			end() // so that nobody is asked for its names
+		cert := &x509.Certificate{}
+		cert.Subject.CommonName = c.name
+		err = checkName(t.Context(), cert, address, names)
+		if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+			t.Errorf("%s from %s: %v, want %q", c.name, c.from, err, c.refused)
 		}
-		if err := checkName(ctx, c, address); (err == nil) != ok {
-			t.Errorf("%s: %v", from, err)
+	}
+}
+
+// TestNameIsChecked: who comes from this host passes, whatever its name.
+func TestNameIsChecked(t *testing.T) {
+	h := newHouse(t, func(o *TLS) { o.CheckName = true })
+	c, err := client.DialTLS(t.Context(), h.address, h.client(h.ca, "engine.example.com", time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Call(t.Context(), "Test.who", nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTimeOuts: a client that does not shake hands, or then says nothing, is waited for as long as is documented, and the agent's end
+// waits for none.
+func TestTimeOuts(t *testing.T) {
+	cases := []struct {
+		name   string
+		shakes bool   // the client's hands
+		says   string // what it says, before or after that
+		ends   bool   // the agent, then
+		after  time.Duration
+		err    string
+	}{
+		{"no handshake", false, "", false, HandshakeFor, "TLS handshake took longer than 10s"},
+		{"no handshake, and the agent ends", false, "", true, 0, "context canceled"},
+		{"half a handshake", false, "\x16\x03\x01", false, HandshakeFor, "TLS handshake took longer than 10s"},
+		{"not a word", true, "", false, FirstBytesFor, "waited for long enough"},
+		{"half a word", true, "CONN", false, FirstBytesFor, "waited for long enough"},
+		{"not a word, and the agent ends", true, "", true, 0, "waited for long enough"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				ca := authority(t) // of the bubble's time
+				watched := certs.New(write(t, ca, dir, "host.example.com", time.Hour), zerolog.Nop())
+				if err := watched.Reload(); err != nil {
+					t.Fatal(err)
+				}
+				config, err := certs.Client(write(t, ca, dir, "engine.example.com", time.Hour), false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				server, conn := net.Pipe()
+				defer server.Close()
+				defer conn.Close()
+				ctx, end := context.WithCancel(t.Context())
+				defer end()
+				go func() {
+					said := conn
+					if c.shakes {
+						said = tls.Client(conn, config)
+					}
+					_, _ = io.WriteString(said, c.says) // what becomes of it, the server's end shows
+					if c.ends {
+						synctest.Wait()
+						end()
+					}
+					_, _ = io.Copy(io.Discard, said)
+				}()
+				begun := time.Now()
+				_, _, err = TLS{Certificates: watched, Policy: access.NewPolicy()}.Open(ctx, server)
+				if took := time.Since(begun); err == nil || !strings.Contains(err.Error(), c.err) || took != c.after {
+					t.Errorf("%v after %s, want %s after %s", err, took, c.err, c.after)
+				}
+			})
+		})
+	}
+}
+
+// TestTurnedAway: a client that is one too many is told so by a reset.
+func TestTurnedAway(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := rpc.New(rpc.Options{Log: zerolog.Nop(), Connections: 1})
+	server.SetReady()
+	ctx, end := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, l, Plain{Role: access.Observe}) }()
+	var ends error
+	for i := range 2 { // the first one has the only seat
+		var conn net.Conn
+		if conn, ends = net.Dial("tcp", l.Addr().String()); ends != nil {
+			break
 		}
-		end()
+		defer conn.Close()
+		if i > 0 {
+			_, ends = conn.Read(make([]byte, 1))
+		}
+	}
+	if ends == nil || !strings.Contains(ends.Error(), "connection reset") {
+		t.Errorf("it ends with %v", ends)
+	}
+	end()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

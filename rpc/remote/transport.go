@@ -71,7 +71,7 @@ func (t TLS) Open(ctx context.Context, conn net.Conn) (stream.Framing, rpc.Peer,
 	leaf := secure.ConnectionState().PeerCertificates[0]
 	peer := rpc.Peer{Name: fmt.Sprintf("%s (%s)", nameOf(leaf), conn.RemoteAddr()), Role: t.Policy.OfCertificate(leaf)}
 	if t.CheckName {
-		if err := checkName(ctx, leaf, conn.RemoteAddr()); err != nil {
+		if err := checkName(ctx, leaf, conn.RemoteAddr(), net.DefaultResolver.LookupAddr); err != nil {
 			return nil, peer, err
 		}
 	}
@@ -116,7 +116,8 @@ func nameOf(c *x509.Certificate) string {
 // lookUpFor is how long the names of an address are asked for.
 const lookUpFor = 5 * time.Second
 
-func checkName(ctx context.Context, c *x509.Certificate, from net.Addr) error {
+// checkName refuses a common name that is neither the peer's address nor one of the names that lookUp knows of that.
+func checkName(ctx context.Context, c *x509.Certificate, from net.Addr, lookUp func(context.Context, string) ([]string, error)) error {
 	host, _, err := net.SplitHostPort(from.String())
 	if err != nil {
 		return err
@@ -127,12 +128,14 @@ func checkName(ctx context.Context, c *x509.Certificate, from net.Addr) error {
 	}
 	limit, end := context.WithTimeout(ctx, lookUpFor)
 	defer end()
-	names, err := net.DefaultResolver.LookupAddr(limit, host)
+	names, err := lookUp(limit, host)
 	if slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSuffix(n, "."), c.Subject.CommonName) }) {
 		return nil
 	}
-	return fmt.Errorf("its certificate is that of %q, which is neither its address nor one of its names (%s); mend the name service, or set verify_client_cert = false: %w",
-		c.Subject.CommonName, strings.Join(names, ", "), errors.Join(err, errWrongName))
+	known := strings.Join(names, ", ")
+	if err != nil {
+		known = err.Error()
+	}
+	return fmt.Errorf("its certificate is that of %q, which is neither its address nor one of its names (%s); mend the name service, or set check_name = false in section [tls]",
+		c.Subject.CommonName, known)
 }
-
-var errWrongName = errors.New("the name does not fit")
