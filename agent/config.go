@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,12 +152,12 @@ func (c *Config) keys() map[string]func(string) error {
 		"rpc.connections":      setCount(&c.Connections),
 		"rpc.per_address":      setCount(&c.PerAddress),
 		"rpc.java":             setJava(&c.Java),
-		"tls.address":          setAddress(&c.TLS.Address),
+		"tls.address":          setAddress(&c.TLS.Address, ""),
 		"tls.cert":             setString(&c.TLS.Files.Cert),
 		"tls.key":              setString(&c.TLS.Files.Key),
 		"tls.ca":               setString(&c.TLS.Files.CA),
 		"tls.check_name":       setBool(&c.TLS.CheckName),
-		"plain.address":        setAddress(&c.Plain.Address),
+		"plain.address":        setAddress(&c.Plain.Address, "127.0.0.1"),
 		"plain.role":           setRole(&c.Plain.Role),
 		"storage.roots":        setList(&c.Roots),
 		"storage.owner":        setOwner(&c.Owner),
@@ -236,19 +237,21 @@ func each(add func(string) error) func(string) error {
 	}
 }
 
-// setAddress reads "host:port", or "none".
-func setAddress(to *string) func(string) error {
+// setAddress reads "host:port", where an absent host is another one, or "none".
+func setAddress(to *string, absent string) func(string) error {
 	return func(s string) error {
 		if s == "none" {
 			*to = ""
 			return nil
 		}
-		if _, port, err := net.SplitHostPort(s); err != nil {
+		host, port, err := net.SplitHostPort(s)
+		if err != nil {
 			return fmt.Errorf("%q is neither host:port, as in 127.0.0.1:54322 or [::]:54321, nor none", s)
-		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return fmt.Errorf("%q is not a port, 0 to 65535 ", port)
 		}
-		*to = s
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("%q is not a port, 0 to 65535", port)
+		}
+		*to = net.JoinHostPort(cmp.Or(host, absent), port)
 		return nil
 	}
 }

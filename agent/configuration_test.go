@@ -48,6 +48,33 @@ func TestConfigurationDocument(t *testing.T) {
 	}
 }
 
+// TestAddresses: without TLS a port alone is this host's own; what is no address is said.
+func TestAddresses(t *testing.T) {
+	for text, want := range map[string]string{
+		"[plain]\naddress = :54322": "127.0.0.1:54322", "[plain]\naddress = 192.0.2.1:54322": "192.0.2.1:54322", "[plain]\naddress = [::]:0": "[::]:0",
+		"[tls]\naddress = :54322": ":54322", "[tls]\naddress = none": "", "": "",
+	} {
+		c, err := Load(Flags{ConfigFile: write(t, text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := c.Plain.Address
+		if strings.HasPrefix(text, "[tls]") {
+			got = c.TLS.Address
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"54322": "neither host:port", "host": "neither host:port", "host:http": `"http" is not a port, 0 to 65535`, "host:65536": "is not a port", "": "neither host:port",
+	} {
+		if _, err := Load(Flags{ConfigFile: write(t, "[plain]\naddress = "+text)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
 var (
 	sectionLine = regexp.MustCompile(`^\[(\w+)\]$`)
 	keyLine     = regexp.MustCompile(`^;?(\w+) = .`)
