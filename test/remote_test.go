@@ -2,9 +2,12 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"vdsm-agent/rpc/certs/certstest"
@@ -51,6 +54,26 @@ func address(ts *testscript.TestScript, _ bool, args []string) {
 		if _, err := command(ts, "Host", "ping"); err != nil {
 			ts.Fatalf("the daemon does not listen, and answers no more: %v\n%s", err, d.log.String())
 		}
+	}
+}
+
+// hangup ADDRESS: kills the daemon while a client is connected without TLS and waits, which must notice that as the engine's client
+// does: by a reset.
+func hangUp(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "CONNECT\naccept-version:1.2\n\n\x00")
+	ts.Check(err)
+	answer := make([]byte, 1<<10)
+	n, err := conn.Read(answer)
+	ts.Check(err)
+	if !strings.HasPrefix(string(answer[:n]), "CONNECTED") {
+		ts.Fatalf("greeted with %q", answer[:n])
+	}
+	of(ts).kill()
+	if n, err := conn.Read(answer); !errors.Is(err, syscall.ECONNRESET) {
+		ts.Fatalf("the connection ends with %d bytes and %v, not with a reset", n, err)
 	}
 }
 

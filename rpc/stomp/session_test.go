@@ -382,10 +382,15 @@ func TestLostConnect(t *testing.T) {
 
 // TestJava: frames are a pause apart, padded, and merged; a lost SUBSCRIBE does no harm; and nobody else gets any of that.
 func TestJava(t *testing.T) {
-	for name, says := range map[string]string{"by its CONNECT": connectJava + subscribe, "by its SEND": subscribe + sendJava} {
+	for name, c := range map[string]struct {
+		says string
+		java Java
+	}{
+		"by its CONNECT": {connectJava + subscribe, Auto}, "by its SEND": {subscribe + sendJava, Auto}, "by configuration": {connectPython + subscribe + sendPython, Always},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPeer(t, Options{Secure: true}, says)
+				p := newPeer(t, Options{Secure: true, Java: c.java}, c.says)
 				p.heard()
 				time.Sleep(time.Second)
 				begun := time.Now()
