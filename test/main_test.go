@@ -78,7 +78,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agentd": agentd, "agentkill": agentkill, "agentstop": agentstop, "agentlog": agentlog,
 			"ctl": ctl, "json": isJSON, "uuids": uuids, "domain": domainOf, "task": submit, "image": image, "halfway": halfway, "loopmount": loopmount,
-"fillup":    fillUp,
+			"fillup":    fillUp,
 			"hangmount": hangMount, "hang": hang, "hung": hung, "unhang": unhang, "stuck": stuck, "says": says, "inject": inject, "endinject": endInject, "sh": shell,
 			"certificate": certificate, "address": address, "freeport": freePort, "hangup": hangUp,
 		},

@@ -68,6 +68,11 @@ func (cc *callCommand) Run(ctx context.Context, c *cli) error {
 	if err := c.daemon.unlimited(ctx, m.Name, params, &result); err != nil {
 		return err
 	}
+	var text string
+	if err := json.Unmarshal(result, &text); err == nil && !c.JSON {
+		c.printf("%s\n", clean(text)) // an id, mostly, for the next command line
+		return nil
+	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, result, "", "  "); err != nil {
 		return fmt.Errorf("the daemon's answer is not JSON: %w", err)

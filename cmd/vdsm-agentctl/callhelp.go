@@ -61,7 +61,7 @@ func (c *cli) methodHelp(m method) error {
 		}
 		c.printf("\n%s\n", strings.Join(show.Wrap("key=value gives a string, or, for a parameter that is a number, a boolean, a list or an object, "+
 			"JSON; key:=JSON always gives JSON. -f reads a JSON object of parameters from a file, or with - from standard input; "+
-			"words add to it and win over it. --socket, --json and the other flags are as for every command.", 100), "\n"))
+			"words add to it and win over it. The answer is JSON; one that is a string is printed bare, but with --json. The other flags are as for every command.", 100), "\n"))
 		return nil
 	})
 }

@@ -103,6 +103,7 @@ func run(ctx context.Context, p process) int {
 }
 
 func execute(ctx context.Context, p process) error {
+	p.args = usual(p.args)
 	var call callCommand
 	verbs, err := grammar(p, &call, kong.NoDefaultHelp())
 	if err != nil {
@@ -121,9 +122,6 @@ func execute(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	if len(p.args) == 0 {
-		p.args = []string{"--help"}
-	}
 	parsed, err := parser.Parse(p.args)
 	if helped {
 		return nil
@@ -135,6 +133,19 @@ func execute(ctx context.Context, p process) error {
 		parsed.BindTo(ctx, (*context.Context)(nil))
 		return parsed.Run(c)
 	})
+}
+
+// usual makes of what people type because other programs take it what this one takes: nothing, help, --version.
+func usual(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 func grammar(p process, into any, options ...kong.Option) (*kong.Kong, error) {
@@ -181,7 +192,10 @@ func firstWord(k *kong.Kong, args []string) string { return first(plainWords(k, 
 func refused(err error, help string) error {
 	text := err.Error()
 	if word, unexpected := strings.CutPrefix(text, "unexpected argument "); unexpected {
-		text = "there is no command or argument " + word
+		text = "there is no command or argument " + strings.TrimSuffix(word, "?")
+		if help == "--help" && !strings.Contains(word, ",") {
+			text += " (verbs of the daemon begin with an upper-case letter)"
+		}
 	} else if what, needed := strings.CutPrefix(text, "expected "); needed {
 		text = "missing: " + what
 	} else if flag, _, bare := strings.Cut(text, `: expected value value but got "EOL"`); bare {

@@ -301,7 +301,12 @@ func TestUsage(t *testing.T) {
 	bubble(t, func(h *host) {
 		h.say()
 		h.say("stop", "--help")
+		h.say("help", "resume")
+		h.say("help", "Host", "ping")
+		h.say("--version")
 		h.say("bogus")
+		h.say("taks")
+		h.say("volume", "create")
 		h.say("--bogus")
 		h.say("stop")
 		h.say("stop", "a", "b")
