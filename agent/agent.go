@@ -17,6 +17,7 @@ import (
 	"vdsm-agent/rpc"
 	"vdsm-agent/storageops"
 	"vdsm-agent/storageops/domain"
+	"vdsm-agent/systemd"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/store"
 	"vdsm-agent/tasks/tasktest/mock"
@@ -42,6 +43,7 @@ func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer lock.Close()
+	service := systemd.New(log)
 	// The sockets open first, so that whoever asks why the start takes long gets an answer.
 	server := rpc.New(rpc.Options{Log: log, Connections: c.Connections, PerAddress: c.PerAddress})
 	doors, err := open(ctx, c, server, log)
@@ -50,16 +52,18 @@ func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, doors.close()) }()
 
-	p, err := start(ctx, c, server, log)
+	p, err := start(ctx, c, server, service, log)
 	if err != nil {
 		return err
 	}
+	service.Ready(busy(p.engine.Queue()))
 	log.Info().Strs("sockets", doors.names()).Str("state", c.StateDir).Str("workers", p.workers.Mode()).Msg("ready")
 	select {
 	case <-ctx.Done():
 		log.Info().Msg("shutting down; unfinished tasks go on at the next start")
 	case err = <-doors.broken:
 	}
+	service.Stopping("shutting down; unfinished tasks go on at the next start")
 	return errors.Join(err, p.stop())
 }
 
@@ -72,18 +76,26 @@ type parts struct {
 }
 
 // start brings everything up (G13): load, end what a former run left, go on with each task, accept work.
-func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger) (p *parts, err error) {
+func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.Service, log zerolog.Logger) (p *parts, err error) {
 	p = &parts{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.stop())
 		}
 	}()
+	step := func(text string) {
+		server.SetStatus(text)
+		service.Starting(text)
+	}
+	watched, err := service.Watchdog()
+	if err != nil {
+		return p, err
+	}
 	name, err := identity(c.statePath("agent-id"))
 	if err != nil {
 		return p, err
 	}
-	server.SetStatus("opening the store")
+	step("opening the store")
 	err = patiently(store.ErrInUse, func() (err error) {
 		p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log})
 		return err
@@ -92,7 +104,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		p.store = nil
 		return p, err
 	}
-	server.SetStatus("ending what a former run left")
+	step("ending what a former run left")
 	if p.workers, err = proc.New(proc.Options{Dir: c.statePath("workers"), Name: name, Log: log}); err != nil {
 		p.workers = nil
 		return p, err
@@ -101,7 +113,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	if err != nil {
 		return p, err
 	}
-	server.SetStatus("opening the storage domains")
+	step("opening the storage domains")
 	if p.domains, err = openDomains(c, name, log); err != nil {
 		return p, err
 	}
@@ -120,10 +132,11 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, QueueLimit: c.QueueLimit, LockWait: c.LockWait,
 		TermGrace: c.TermGrace, FenceFor: c.FenceFor, Retention: c.Retention,
 		Loading: func(done, total int) {
-			server.SetStatus(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
+			step(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
 		},
+		Pulse: tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
 	})
-	server.SetStatus("recovering the tasks")
+	step("recovering the tasks")
 	if err := p.engine.Start(left); err != nil {
 		return p, err
 	}
@@ -131,6 +144,15 @@ func start(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger
 	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil
+}
+
+// busy is what systemctl status shows of a daemon that works.
+func busy(q tasks.Queue) string {
+	running := 0
+	for _, class := range q.Classes {
+		running += class.Running
+	}
+	return fmt.Sprintf("ready: %d tasks run, %d wait", running, q.Waiting)
 }
 
 // calls are the verbs that are answered at once.

@@ -37,6 +37,8 @@ type Options struct {
 	Retention Retention
 	// Loading is told during Start how many of how many tasks are read. May be nil.
 	Loading func(done, total int)
+	// Pulse shows that the engine is alive.
+	Pulse Pulse
 }
 
 // Engine runs tasks. Its methods may be called from any goroutine; those that ask for a change return after it is on stable

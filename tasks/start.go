@@ -52,6 +52,9 @@ func (e *Engine) Start(left map[string][]Worker) error {
 		}
 	}
 	e.spawn(e.retain)
+	if p := e.options.Pulse; p.Every > 0 {
+		e.spawn(func() { e.pulse(p) })
+	}
 	return nil
 }
 
