@@ -74,7 +74,7 @@ lint: ## golangci-lint, pinned
 .PHONY: generate
 generate: ## write the generated documents in docs
 	@$(MAKE) --no-print-directory build
-	go test ./agent ./cmd/vdsm-agentctl ./cmd/vdsm-agentd -run 'TestGeneratedDocuments|TestOpenRPC|TestManual' -update
+	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile' -update
 
 .PHONY: clean
 clean: ## remove what was built

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
+	"vdsm-agent/agent/config"
 	"vdsm-agent/hostops"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
@@ -37,12 +39,13 @@ const (
 
 // Run is the daemon: it returns when ctx has ended and everything is quiet, or with the reason why it cannot start. Work that
 // is under way when ctx ends goes on at the next start.
-func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
+func Run(ctx context.Context, c config.Config, log zerolog.Logger) (err error) {
 	lock, err := lockState(c.StateDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	settings := newSettings(c, log)
 	service := systemd.New(log)
 	// The sockets open first, so that whoever asks why the start takes long gets an answer.
 	server := rpc.New(rpc.Options{Log: log, Connections: c.Connections, PerAddress: c.PerAddress})
@@ -52,11 +55,22 @@ func Run(ctx context.Context, c Config, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, doors.close()) }()
 
-	p, err := start(ctx, c, server, service, log)
+	p, err := start(ctx, settings, server, service, log)
 	if err != nil {
 		return err
 	}
 	service.Ready(busy(p.engine.Queue()))
+	following, unfollow := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() {
+		settings.follow(following, func() {
+			service.Reloading("reading the configuration again")
+			settings.reload(p.engine)
+			service.Ready(busy(p.engine.Queue()))
+		})
+	})
+	defer follower.Wait()
+	defer unfollow()
 	log.Info().Strs("sockets", doors.names()).Str("state", c.StateDir).Str("workers", p.workers.Mode()).Msg("ready")
 	select {
 	case <-ctx.Done():
@@ -76,8 +90,9 @@ type parts struct {
 }
 
 // start brings everything up (G13): load, end what a former run left, go on with each task, accept work.
-func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.Service, log zerolog.Logger) (p *parts, err error) {
+func start(ctx context.Context, s *settings, server *rpc.Server, service *systemd.Service, log zerolog.Logger) (p *parts, err error) {
 	p = &parts{}
+	c := s.current()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.stop())
@@ -91,13 +106,13 @@ func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.S
 	if err != nil {
 		return p, err
 	}
-	name, err := identity(c.statePath("agent-id"))
+	name, err := identity(c.StatePath("agent-id"))
 	if err != nil {
 		return p, err
 	}
 	step("opening the store")
 	err = patiently(store.ErrInUse, func() (err error) {
-		p.store, err = store.Open(c.statePath(StoreFile), store.Options{Log: log})
+		p.store, err = store.Open(c.StatePath(StoreFile), store.Options{Log: log})
 		return err
 	})
 	if err != nil {
@@ -105,7 +120,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.S
 		return p, err
 	}
 	step("ending what a former run left")
-	if p.workers, err = proc.New(proc.Options{Dir: c.statePath("workers"), Name: name, Log: log}); err != nil {
+	if p.workers, err = proc.New(proc.Options{Dir: c.StatePath("workers"), Name: name, Log: log}); err != nil {
 		p.workers = nil
 		return p, err
 	}
@@ -129,8 +144,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.S
 		verbs = append(verbs, mock.Verbs(mock.NewWorld())...)
 	}
 	p.engine = tasks.New(tasks.Options{
-		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, QueueLimit: c.QueueLimit, LockWait: c.LockWait,
-		TermGrace: c.TermGrace, FenceFor: c.FenceFor, Retention: c.Retention,
+		Store: p.store, Verbs: verbs, Log: log, Limits: c.Limits, QueueLimit: c.QueueLimit, Tuning: c.Tuning,
 		Loading: func(done, total int) {
 			step(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
 		},
@@ -140,7 +154,7 @@ func start(ctx context.Context, c Config, server *rpc.Server, service *systemd.S
 	if err := p.engine.Start(left); err != nil {
 		return p, err
 	}
-	server.Handle(rpc.Methods(p.engine, calls(storage)))
+	server.Handle(rpc.Methods(p.engine, append(calls(storage), s.calls()...)))
 	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil
@@ -210,8 +224,8 @@ func leftovers(ctx context.Context, m *proc.Manager, log zerolog.Logger) (map[st
 }
 
 // openDomains opens the registry, with the agent's own root. On a first start there is one local domain in it.
-func openDomains(c Config, name string, log zerolog.Logger) (*domain.Registry, error) {
-	own := c.statePath("domains")
+func openDomains(c config.Config, name string, log zerolog.Logger) (*domain.Registry, error) {
+	own := c.StatePath("domains")
 	_, err := os.Stat(own)
 	first := errors.Is(err, fs.ErrNotExist)
 	if first {

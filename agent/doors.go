@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"vdsm-agent/agent/config"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/remote"
@@ -46,7 +47,7 @@ const portTaken = 10 * time.Second
 
 // open opens the unix socket at once, and without it the agent does not start. The others are for clients on other hosts: as long
 // as they cannot be opened the log says why, and it is tried again.
-func open(ctx context.Context, c Config, server *rpc.Server, log zerolog.Logger) (*doors, error) {
+func open(ctx context.Context, c config.Config, server *rpc.Server, log zerolog.Logger) (*doors, error) {
 	passed, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, fmt.Errorf("the sockets that systemd has passed cannot be used: %w", err)

@@ -40,6 +40,8 @@ type Engine interface {
 	Fenced(flow string) (since time.Time, fenced bool)
 	Queue() tasks.Queue
 	SetLimits(running map[tasks.Class]int, queue *int) error
+	Drain(ctx context.Context, who string) error
+	Undrain(who string)
 	Verbs() []*tasks.Verb
 	Hold(what string, locks []tasks.Lock) (release func(), err error)
 }

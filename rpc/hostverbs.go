@@ -85,6 +85,14 @@ func hostMethods(e Engine) []Method {
 			Doc: "Change how many tasks may run and wait, until the agent ends.",
 		}, func(_ context.Context, _ *Request, p limitsParams) (any, error) { return nil, setLimits(e, p) }),
 		with(Method{
+			Name: "Host.drain", Role: access.Admin, Ours: true,
+			Doc: "Refuse new tasks until Host.undrain, or until the agent ends.",
+		}, func(ctx context.Context, r *Request, _ param.None) (any, error) { return nil, e.Drain(ctx, r.Who) }),
+		with(Method{
+			Name: "Host.undrain", Role: access.Admin, Ours: true,
+			Doc: "Take new tasks again.",
+		}, func(_ context.Context, r *Request, _ param.None) (any, error) { e.Undrain(r.Who); return nil, nil }),
+		with(Method{
 			Name: "Host.getCancelContract", Role: access.Observe, Ours: true, Result: wire.Contracts{},
 			Doc: "Answer what a cancel of each verb guarantees.",
 		}, func(context.Context, *Request, param.None) (any, error) {

@@ -147,7 +147,7 @@ func newScript(t *testing.T) *script {
 			<-h.over
 		}
 	}
-	s.engine = tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: verbs(s.world), Log: zerolog.Nop(), LockWait: time.Minute})
+	s.engine = tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: verbs(s.world), Log: zerolog.Nop(), Tuning: tasks.Tuning{LockWait: time.Minute}})
 	if err := s.engine.Start(nil); err != nil {
 		t.Fatal(err)
 	}

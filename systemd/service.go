@@ -46,6 +46,11 @@ func (s *Service) Starting(status string) {
 // Ready says that the daemon does its work.
 func (s *Service) Ready(status string) { s.send(status, daemon.SdNotifyReady) }
 
+// Reloading says that the configuration is read again; Ready follows.
+func (s *Service) Reloading(status string) {
+	s.send(status, daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
+}
+
 // Alive feeds the watchdog.
 func (s *Service) Alive(status string) { s.send(status, daemon.SdNotifyWatchdog) }
 

@@ -56,13 +56,15 @@ func installed(t *testing.T) (root string, names []string) {
 		}
 		return names
 	}
-	for _, d := range []string{dir, filepath.Join(root, "usr/bin")} {
+	for _, d := range []string{dir, filepath.Join(root, "usr/bin"), filepath.Join(root, "bin")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, "usr/bin/vdsm-agentd"), []byte("#!/bin/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, program := range []string{"usr/bin/vdsm-agentd", "bin/kill"} {
+		if err := os.WriteFile(filepath.Join(root, program), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	put("/lib/systemd/system/*.target")
 	return root, append(put("units/*.socket"), append(put("units/*.service"), put("units/*.slice")...)...)

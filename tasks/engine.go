@@ -27,14 +27,8 @@ type Options struct {
 	Limits map[Class]int
 	// QueueLimit is how many tasks may wait; any beyond is refused. 0 = no limit.
 	QueueLimit int
-	// LockWait is how long a task waits for its locks before it fails with 851; 0 = for ever.
-	LockWait time.Duration
-	// TermGrace is how long a worker has between SIGTERM and SIGKILL; 0 = 2 s.
-	TermGrace time.Duration
-	// FenceFor is how long a cancelled flow refuses new forward tasks; 0 = 1 h.
-	FenceFor time.Duration
-	// Retention says how long what has ended is kept.
-	Retention Retention
+	// Tuning can be changed by Tune.
+	Tuning
 	// Loading is told during Start how many of how many tasks are read. May be nil.
 	Loading func(done, total int)
 	// Pulse shows that the engine is alive.
@@ -50,7 +44,8 @@ type Engine struct {
 	verbs   map[string]*Verb
 	locks   *lockTable
 	events  bus
-	queue   atomic.Int64  // Options.QueueLimit, as it is now
+	queue   atomic.Int64 // Options.QueueLimit, as it is now
+	tuning  atomic.Pointer[Tuning]
 	changes atomic.Uint64 // see Changes
 
 	ctx     context.Context // ends when the agent shuts down
@@ -64,22 +59,18 @@ type Engine struct {
 	incoming map[string]chan struct{} // ids that are being submitted; closed when decided
 
 	flows flows
+	gate  gate
 }
 
 // New makes an engine. It does nothing until Start.
 func New(o Options) *Engine {
-	if o.TermGrace == 0 {
-		o.TermGrace = 2 * time.Second
-	}
-	if o.FenceFor == 0 {
-		o.FenceFor = time.Hour
-	}
 	ctx, shut := context.WithCancelCause(context.Background())
 	e := &Engine{
 		options: o, store: o.Store, log: o.Log, verbs: map[string]*Verb{}, locks: newLockTable(o.Limits),
 		ctx: ctx, shut: shut, closing: ctx.Done(), tasks: map[string]*task{}, incoming: map[string]chan struct{}{},
 	}
 	e.queue.Store(int64(o.QueueLimit))
+	e.Tune(o.Tuning)
 	for _, v := range o.Verbs {
 		if _, twice := e.verbs[v.Name]; twice || v.Contract.Bound <= 0 || v.Plan == nil || !slices.Contains(Classes, v.Class) {
 			panic("verb " + v.Name + " is registered twice, or has no bound, no plan or no class")
@@ -134,7 +125,7 @@ func (e *Engine) Close(ctx context.Context) error {
 // Submit records a task and returns its id (G1). The id, if the client chose one, is looked up before anything else is
 // checked (G9): the same verb and parameters answer the id again; anything else, or an id in the history, is refused with 405.
 //
-// Errors: -32601 no such verb, 1000 parameters, 405 id taken, 443 the flow was cancelled, 413 the store, 3001 shutting
+// Errors: -32601 no such verb, 1000 parameters, 405 id taken, 405 too while the agent is drained, 443 the flow was cancelled, 413 the store, 3001 shutting
 // down, and those of the verb's Admit.
 func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 	v, ok := e.verbs[s.Verb]
@@ -167,6 +158,11 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 			return "", err
 		}
 	}
+	done, err := e.gate.enter()
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	leave, err := e.flows.enter(s.Flow, v.Forward)
 	if err != nil {
 		return "", err

@@ -174,7 +174,7 @@ func (e *Engine) CancelFlow(ctx context.Context, flow, who string, revert bool) 
 		return nil, code.Errorf(code.InvalidParameter, "parameter \"flowID\" is empty")
 	}
 	now := time.Now().UTC()
-	fence := store.Fence{Flow: flow, At: now, Until: now.Add(e.options.FenceFor), Who: who}
+	fence := store.Fence{Flow: flow, At: now, Until: now.Add(e.tuning.Load().FenceFor), Who: who}
 	outside, err := e.flows.raise(e.store, fence)
 	e.events.fenced(flow) // also when it is not known whether that was recorded: then it is up
 	if err != nil {

@@ -9,14 +9,15 @@ import (
 // Queue is how busy the scheduler is.
 type Queue struct {
 	Classes map[Class]ClassLoad
-	Waiting int // tasks that wait for locks or for a slot
-	Limit   int // of them; 0 = none
+	Waiting int    // tasks that wait for locks or for a slot
+	Limit   int    // of them; 0 = none
+	Drained *Drain // nil = new tasks are taken
 }
 
 // Queue says how busy the scheduler is now.
 func (e *Engine) Queue() Queue {
 	byClass, waiting := e.locks.load()
-	return Queue{Classes: byClass, Waiting: waiting, Limit: int(e.queue.Load())}
+	return Queue{Classes: byClass, Waiting: waiting, Limit: int(e.queue.Load()), Drained: e.gate.drain()}
 }
 
 // SetLimits changes, until the agent ends, how many tasks of a class may run at a time, and if queue is not nil, how many may

@@ -136,7 +136,7 @@ func newMachine(t *rapid.T) *machine {
 }
 
 func (m *machine) start(t *rapid.T) {
-	m.Engine = tasks.New(tasks.Options{Store: m.store, Verbs: mock.Verbs(m.world), Log: zerolog.Nop(), FenceFor: fenceFor,
+	m.Engine = tasks.New(tasks.Options{Store: m.store, Verbs: mock.Verbs(m.world), Log: zerolog.Nop(), Tuning: tasks.Tuning{FenceFor: fenceFor},
 		Limits: map[tasks.Class]int{tasks.ClassCopy: 2}})
 	if err := m.Start(nil); err != nil {
 		t.Fatal(err)

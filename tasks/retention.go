@@ -50,7 +50,7 @@ func (e *Engine) sweep(now time.Time) {
 			continue
 		}
 		var err error
-		switch jobs := e.options.Retention.Jobs; {
+		switch jobs := e.tuning.Load().Retention.Jobs; {
 		case jobs > 0 && isJob(end.tag) && now.Sub(time.UnixMicro(end.ended)) >= jobs:
 			err = e.Clear(t.id, agentItself)
 		case t.own && end.state == Finished: // the agent died at its end, or could not record that it was cleared
@@ -81,7 +81,7 @@ func (t *task) expire() error {
 }
 
 func (e *Engine) prune(now time.Time) {
-	keep := e.options.Retention
+	keep := e.tuning.Load().Retention
 	if keep.History == 0 && keep.Rows == 0 {
 		return
 	}

@@ -68,7 +68,8 @@ func (t *task) acquire() error {
 	defer end()
 	c := t.enter(nil)
 	var tooLong <-chan time.Time
-	if limit := t.engine.options.LockWait; limit > 0 {
+	limit := t.engine.tuning.Load().LockWait
+	if limit > 0 {
 		timer := time.NewTimer(limit)
 		defer timer.Stop()
 		tooLong = timer.C
@@ -81,7 +82,7 @@ func (t *task) acquire() error {
 			return t.ended(ctx)
 		case <-tooLong:
 			if waits := t.waits(1); waits != nil && len(waits.locks) > 0 {
-				return t.waitedTooLong(waits)
+				return t.waitedTooLong(limit, waits)
 			}
 		}
 	}
@@ -100,9 +101,9 @@ func (t *task) acquire() error {
 
 // waitedTooLong ends a task that does not get its locks: it has had no effect yet. A revert that does not get them is given up,
 // and the task is finished as before.
-func (t *task) waitedTooLong(w *waiting) error {
+func (t *task) waitedTooLong(limit time.Duration, w *waiting) error {
 	failure := code.Errorf(code.ResourceTimeout, "after %s the task still waits for %s; stop that one or try again later",
-		t.engine.options.LockWait, strings.Join(w.sentences(), " and for "))
+		limit, strings.Join(w.sentences(), " and for "))
 	if t.record().Revert != nil {
 		return t.revertRefused(failure)
 	}

@@ -57,7 +57,7 @@ func (t *task) escalate(w Worker, ask time.Duration) {
 	}
 	if !t.isForced() {
 		w.Terminate()
-		if wait(t.engine.options.TermGrace) {
+		if wait(t.engine.tuning.Load().TermGrace) {
 			return
 		}
 	}

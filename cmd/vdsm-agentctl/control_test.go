@@ -135,3 +135,30 @@ func TestWaitsForNothing(t *testing.T) {
 		}
 	}
 }
+
+// A drain waits for all that is under way, lets nothing new in, and goes on when the waiting is interrupted.
+func TestDrain(t *testing.T) {
+	bubble(t, func(h *host) {
+		h.say("drain")
+		h.say("queue")
+		h.say("Volume", "copy", "volumeID="+uuid("a7"))
+		h.say("drain", "--end")
+		h.submit("11111111", "Volume.copy", "", volume("a1", "gib", 2))
+		h.submit("22222222", "Volume.copy", "", volume("a1"))
+		h.say("drain", "--no-wait")
+		h.sayUntil(h.interruptAfter(time.Second), "drain")
+		h.terminal = true
+		h.say("drain", "--no-color")
+		h.terminal = false
+		h.say("drain", "--json")
+		h.say("drain", "--end", "--no-wait")
+	})
+}
+
+func TestConfig(t *testing.T) {
+	bubble(t, func(h *host) {
+		h.width = 140
+		h.say("config", "show")
+		h.say("config", "show", "--changed", "--json")
+	})
+}

@@ -24,6 +24,7 @@ import (
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/client"
 	"vdsm-agent/rpc/stream"
+	"vdsm-agent/rpc/wire"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest"
 
@@ -382,6 +383,7 @@ func testCalls() []tasks.Call {
 	}
 	return []tasks.Call{
 		call("Host.getStorageDomains", param.None{}, func(json.RawMessage) (any, error) { return []string{goodDomain, badDomain}, nil }),
+		call("Host.getConfiguration", param.None{}, func(json.RawMessage) (any, error) { return testConfiguration, nil }),
 		call("StorageDomain.getInfo", domainParams{}, domainInfoAnswer),
 		call("StorageDomain.getStats", domainParams{}, func(json.RawMessage) (any, error) {
 			return map[string]any{"disktotal": "1099511627776", "diskfree": "274877906944", "mdavalid": true}, nil
@@ -404,6 +406,16 @@ func testCalls() []tasks.Call {
 			return []string{uuid("9e01"), uuid("9e02")}, nil
 		}),
 	}
+}
+
+var testConfiguration = wire.Configuration{
+	Settings: []wire.Setting{
+		{Section: "agent", Key: "log_level", Value: "info", Origin: "default"},
+		{Section: "access", Key: "admin", Origin: "default"},
+		{Section: "storage", Key: "trash_for", Value: "24h", Origin: "default", Restart: true, Pending: &wire.PendingSetting{Value: "1h", Origin: "/etc/vdsm-agent/conf.d/50.conf:4"}},
+		{Section: "tasks", Key: "copy_limit", Value: "7", Origin: "/etc/vdsm-agent/vdsm-agent.conf:12"},
+	},
+	Refused: []string{"/etc/vdsm-agent/conf.d/50.conf:4: there is no section [paint]"},
 }
 
 func domainInfoAnswer(raw json.RawMessage) (any, error) {

@@ -41,6 +41,6 @@ The tasks of another host:
 
     vdsm-agentctl --connect host.example.com:54321 --cert c.pem --key k.pem --ca ca.pem tasks
 `},
-		{Head: "SEE ALSO", Text: "**vdsm-agentd**(8)"},
+		{Head: "SEE ALSO", Text: "**vdsm-agentd**(8), **vdsm-agent.conf**(5)"},
 	}}.Keep(t, "../../docs/man", *update)
 }

@@ -53,6 +53,9 @@ func (q *queueCommand) Run(ctx context.Context, c *cli) error {
 }
 
 func (c *cli) queue(now queueShown) error {
+	if d := now.Drained; d != nil {
+		c.printf("%s by %s since %s; '%s drain --end' lets new tasks in\n", c.style.Paint(show.Warn, "drained"), clean(d.Who), show.Time(d.Since), program)
+	}
 	table := c.table(show.Column{Head: "CLASS"}, show.Column{Head: "LIMIT", Right: true}, show.Column{Head: "RUNNING", Right: true}, show.Column{Head: "READY", Right: true})
 	for _, class := range tasks.Classes {
 		load := now.Classes[string(class)]

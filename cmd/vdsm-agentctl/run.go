@@ -57,11 +57,13 @@ type commands struct {
 	Clear    clearCommand    `cmd:"" help:"Accept ended tasks for good: they can no longer be reverted and leave the lists."`
 	History  historyCommand  `cmd:"" help:"List tasks that were cleared, newest first."`
 	Queue    queueCommand    `cmd:"" help:"Show how many tasks run and wait, and what for; change the limits."`
+	Drain    drainCommand    `cmd:"" help:"Let no new tasks in, and wait until all have ended."`
 	Flow     flowCommand     `cmd:"" help:"See or cancel all tasks of one action of an engine."`
 	Events   eventsCommand   `cmd:"" help:"Follow what happens to tasks, flows and jobs."`
 	Trash    trashCommand    `cmd:"" help:"See, restore or empty what deletes have moved to the trash."`
 	Domains  domainsCommand  `cmd:"" help:"List the storage domains."`
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
+	Config   configCommand   `cmd:"" help:"Look at the configuration of the daemon."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 

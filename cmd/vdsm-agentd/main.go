@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
 	"vdsm-agent/agent"
+	"vdsm-agent/agent/config"
 	"vdsm-agent/internal/version"
 	"vdsm-agent/storageops/copy"
 
@@ -25,6 +27,7 @@ type flags struct {
 	Config   string           `help:"Configuration file (default ${config}, which may be absent)." placeholder:"FILE"`
 	Socket   string           `help:"Unix socket to listen on (default ${socket})." placeholder:"PATH"`
 	LogLevel string           `help:"debug, info, warn or error." placeholder:"L"`
+	Check    bool             `name:"check-config" help:"Read the configuration, say what is wrong with it, and exit."`
 	Version  kong.VersionFlag `help:"Print the version and exit."`
 }
 
@@ -36,38 +39,45 @@ func main() {
 	if _, err := grammar(&f).Parse(os.Args[1:]); err != nil {
 		fail(2, err)
 	}
-	config, err := agent.Load(agent.Flags{StateDir: f.StateDir, ConfigFile: f.Config, Socket: f.Socket, LogLevel: f.LogLevel})
+	c, err := config.Load(config.Flags{StateDir: f.StateDir, File: f.Config, Socket: f.Socket, LogLevel: f.LogLevel})
 	if err != nil {
 		fail(2, err)
+	}
+	if f.Check {
+		fmt.Println("the configuration is good")
+		return
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := agent.Run(ctx, config, logger(config.LogLevel)); err != nil {
+	if err := agent.Run(ctx, c, logger()); err != nil {
 		fail(1, err)
 	}
 }
 
 func grammar(f *flags) *kong.Kong {
 	return kong.Must(f, kong.Name("vdsm-agentd"), kong.Description("Run storage operations as durable, cancellable tasks."),
-		kong.Vars{"config": agent.DefaultConfig, "socket": agent.DefaultSocket, "version": version.Get().Version})
+		kong.Vars{"config": config.DefaultFile, "socket": config.DefaultSocket, "version": version.Get().Version})
 }
 
 // garbage is how much of it, in percent of what is in use, may be there before it is collected. Half of the usual: with very many
 // tasks the daemon has a third less memory, for little time, since a task that has ended only lies there.
 const garbage = 50
 
+// fail ends the program with a line for each thing that is wrong.
 func fail(status int, err error) {
-	fmt.Fprintf(os.Stderr, "vdsm-agentd: %s\n", err)
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(os.Stderr, "vdsm-agentd: %s\n", strings.TrimSuffix(line, "\n"))
+	}
 	os.Exit(status)
 }
 
-// logger writes lines for a person on a terminal, JSON elsewhere.
-func logger(level zerolog.Level) zerolog.Logger {
+// logger writes lines for a person on a terminal, JSON elsewhere. Which levels, agent.Run says.
+func logger() zerolog.Logger {
 	if term.IsTerminal(int(os.Stderr.Fd())) {
-		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).Level(level).With().Timestamp().Logger()
+		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
 	}
-	return zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
+	return zerolog.New(os.Stderr).With().Timestamp().Logger()
 }

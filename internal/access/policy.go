@@ -10,14 +10,30 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Policy gives each peer a role: local ones by user and group, as the kernel names them, remote ones by certificate. A peer that
 // several entries fit has the highest of their roles; one that none fits has None. Root and the agent's own user are Admin
-// always: they could change the agent itself. It is not changed while it is asked.
+// always: they could change the agent itself. It may be asked while it becomes another.
 type Policy struct {
+	mu            sync.RWMutex // guards what follows, which is replaced and never changed once the policy is asked
 	users, groups map[uint32]Role
 	names         []named
+}
+
+// Become makes the policy say what another says.
+func (p *Policy) Become(other *Policy) {
+	users, groups, names := other.rules()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users, p.groups, p.names = users, groups, names
+}
+
+func (p *Policy) rules() (users, groups map[uint32]Role, names []named) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.users, p.groups, p.names
 }
 
 // named is a pattern for the names of certificates.
@@ -71,8 +87,9 @@ func (p *Policy) AllowRemote(pattern string, role Role) error {
 
 // OfUser is the role of a local peer. Groups are its own and those that the host's user database gives it.
 func (p *Policy) OfUser(uid, gid uint32) Role {
-	role := max(p.users[uid], p.groups[gid])
-	if len(p.groups) == 0 || role == Admin {
+	users, groups, _ := p.rules()
+	role := max(users[uid], groups[gid])
+	if len(groups) == 0 || role == Admin {
 		return role
 	}
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
@@ -85,7 +102,7 @@ func (p *Policy) OfUser(uid, gid uint32) Role {
 	}
 	for _, id := range ids {
 		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
-			role = max(role, p.groups[uint32(n)]) // it was parsed as one of 32 bits
+			role = max(role, groups[uint32(n)]) // it was parsed as one of 32 bits
 		}
 	}
 	return role
@@ -94,8 +111,9 @@ func (p *Policy) OfUser(uid, gid uint32) Role {
 // OfCertificate is the role of a remote peer whose certificate was verified.
 func (p *Policy) OfCertificate(c *x509.Certificate) Role {
 	role := None
+	_, _, names := p.rules()
 	for _, name := range Names(c) {
-		for _, n := range p.names {
+		for _, n := range names {
 			// A "/" is a letter like any other here, and the pattern was tried when it was added.
 			if fits, _ := path.Match(flat(n.pattern), flat(strings.ToLower(name))); fits {
 				role = max(role, n.role)

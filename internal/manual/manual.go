@@ -117,7 +117,30 @@ func (p Page) Keep(t *testing.T, folder string, update bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(folder, fmt.Sprintf("%s.%d", p.App.Name, p.Section))
+	keep(t, filepath.Join(folder, fmt.Sprintf("%s.%d", p.App.Name, p.Section)), made, update)
+}
+
+// Text is a manual page that is about no program.
+type Text struct {
+	Name    string
+	Section int
+	Title   string // one line that says what it is
+	Parts   []Part
+}
+
+// Keep is Page.Keep.
+func (x Text) Keep(t *testing.T, folder string, update bool) {
+	t.Helper()
+	var page strings.Builder
+	fmt.Fprintf(&page, "%s %d \"\" \"vdsm-agent\" \"vdsm-agent manual\"\n====\n\n# NAME\n\n%s - %s\n", strings.ToUpper(x.Name), x.Section, x.Name, x.Title)
+	for _, part := range x.Parts {
+		fmt.Fprintf(&page, "\n# %s\n\n%s\n", part.Head, part.Text)
+	}
+	keep(t, filepath.Join(folder, fmt.Sprintf("%s.%d", x.Name, x.Section)), md2man.Render([]byte(page.String())), update)
+}
+
+func keep(t *testing.T, file string, made []byte, update bool) {
+	t.Helper()
 	if update {
 		if err := os.WriteFile(file, made, 0o644); err != nil {
 			t.Fatal(err)

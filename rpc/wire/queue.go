@@ -9,8 +9,15 @@ import (
 // Queue is the answer of Host.getQueue.
 type Queue struct {
 	Classes map[string]ClassLoad `json:"classes"`
-	Waiting int                  `json:"waiting"` // tasks that wait for locks or for a slot
-	Limit   int                  `json:"limit"`   // of them, 0 = none
+	Waiting int                  `json:"waiting"`           // tasks that wait for locks or for a slot
+	Limit   int                  `json:"limit"`             // of them, 0 = none
+	Drained *Drained             `json:"drained,omitempty"` // new tasks are refused
+}
+
+// Drained says who has the agent drained.
+type Drained struct {
+	Who   string    `json:"who"`
+	Since time.Time `json:"since"`
 }
 
 // ClassLoad is how busy a class of tasks is.
@@ -25,6 +32,9 @@ func QueueOf(q tasks.Queue) Queue {
 	out := Queue{Classes: map[string]ClassLoad{}, Waiting: q.Waiting, Limit: q.Limit}
 	for class, load := range q.Classes {
 		out.Classes[string(class)] = ClassLoad(load)
+	}
+	if d := q.Drained; d != nil {
+		out.Drained = &Drained{d.Who, d.Since}
 	}
 	return out
 }

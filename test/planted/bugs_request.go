@@ -175,7 +175,7 @@ func requestBugs() []bug {
 			name: "a fence never ends",
 			why:  "users choose correlation ids and use them again: the second action of a name is refused for ever",
 			file: "tasks/flow.go", by: engine.test("TestFencesComeDown"),
-			edits: []edit{{`now.Add(e.options.FenceFor)`, `now.Add(1000 * e.options.FenceFor)`}},
+			edits: []edit{{`now.Add(e.tuning.Load().FenceFor)`, `now.Add(1000 * e.tuning.Load().FenceFor)`}},
 		},
 	}
 }
