@@ -97,9 +97,15 @@ func (h *host) path(parts ...string) string {
 }
 
 // open starts what a fresh process starts, on what is there.
-func (h *host) open() *host {
+func (h *host) open() *host { return h.openAs("test") }
+
+// openAs is open as the agent of that name, of which nothing but the domain is left if it has no store.
+func (h *host) openAs(name string) *host {
 	h.t.Helper()
 	next := &host{t: h.t, dir: h.dir, store: h.store}
+	if next.store == nil {
+		next.store = tasktest.NewMemStore()
+	}
 	for _, d := range []string{h.root(), filepath.Join(h.dir, "state")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			h.t.Fatal(err)
@@ -110,7 +116,7 @@ func (h *host) open() *host {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	next.domains, err = domain.OpenRegistry(domain.Options{Dir: filepath.Join(h.dir, "state"), Owner: domain.Owner{UID: -1, GID: -1}, Name: "test", Log: zerolog.Nop()})
+	next.domains, err = domain.OpenRegistry(domain.Options{Dir: filepath.Join(h.dir, "state"), Owner: domain.Owner{UID: -1, GID: -1}, Name: name, Log: zerolog.Nop()})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -213,11 +213,11 @@ func enoughRoom(d storageDomain, needs int64) error {
 
 // bitmapStep adds the bitmaps that the new volume starts with: those of its parent by name, and one of its own.
 func (t *target) bitmapStep(p createParams) tasks.Step {
-	return tasks.Step{
+	step := tasks.Step{
 		Name: "bitmaps",
-		Do: func(ctx context.Context, s *tasks.Scope) error {
+		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			d, err := t.domain()
-			if err != nil || !bool(p.AddBitmaps) && p.Bitmap.IsBlank() {
+			if err != nil {
 				return err
 			}
 			path, err := d.VolumePath(t.Image, t.Volume)
@@ -235,8 +235,12 @@ func (t *target) bitmapStep(p createParams) tasks.Step {
 				names = append(names, qemuimg.Bitmap{Name: string(p.Bitmap)})
 			}
 			return t.st.addMissing(ctx, s, img, names)
-		},
+		}),
 	}
+	if !bool(p.AddBitmaps) && p.Bitmap.IsBlank() {
+		step.Do = nothing
+	}
+	return step
 }
 
 func (t *target) parentBitmaps(ctx context.Context, s *tasks.Scope, d storageDomain, p createParams) ([]qemuimg.Bitmap, error) {

@@ -3,6 +3,7 @@ package storageops
 import (
 	"context"
 	"os"
+	"slices"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
@@ -57,22 +58,32 @@ func (silent) Checkpoint(any) error  { return nil }
 func (silent) Progress(int64, int64) {}
 
 // imageFiles are images as files, with qemu-img and the agent's own workers.
-type imageFiles struct{ workers *proc.Manager }
+type imageFiles struct {
+	workers *proc.Manager
+	leases  *localLeases
+}
 
 // workEnv is how the workers of copies and qemu-img come under the task engine.
 type workEnv struct {
 	work
-	workers *proc.Manager
+	imageFiles
 }
 
-func (i imageFiles) env(w work) workEnv { return workEnv{w, i.workers} }
+func (i imageFiles) env(w work) workEnv { return workEnv{w, i} }
 
-// Start starts a worker for the task. From here on the engine ends it, and waits until it is gone.
+// Start starts a worker for the task. From here on the engine ends it, and waits until it is gone. It has the task's leases for as
+// long as it lives, whatever becomes of the agent; their descriptors follow spec.Files.
 func (e workEnv) Start(ctx context.Context, spec proc.Spec) (*proc.Worker, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	spec.Task = e.TaskID()
+	leases, err := e.leases.files(spec.Task)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(leases)
+	spec.Files = slices.Concat(spec.Files, leases)
 	w, err := e.workers.Start(spec)
 	if err == nil {
 		e.Attach(w)

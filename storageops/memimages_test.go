@@ -64,7 +64,7 @@ func (w *memWorker) ended() bool {
 	}
 }
 
-// by starts a worker and lets f do what it does.
+// by starts a worker and lets f do what it does. It has the leases that its task has.
 func (m memImages) by(ctx context.Context, w work, what string, f func(*hand) error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -138,6 +138,7 @@ func (m memImages) Create(ctx context.Context, w work, c qemuimg.CreateSpec) err
 			return code.Errorf(code.VolumeCreation, "there is no directory for %s", c.Path)
 		}
 		ino, old := h.disk.lookup(c.Path)
+		h.leased(c.Path)
 		fill := func(n *node) {
 			n.data = picture{format: c.Format, capacity: c.Capacity, backing: c.Backing, backingFormat: c.BackingFormat}
 		}
@@ -157,6 +158,7 @@ func (h *hand) edit(what, name string, f func(p *picture)) error {
 	if n == nil {
 		return noFile(name)
 	}
+	h.leased(name)
 	return h.effect(what, func(d *disk) []change {
 		return []change{d.fill(ino, func(n *node) {
 			p, ok := n.data.(picture)

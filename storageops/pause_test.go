@@ -143,7 +143,7 @@ func (h *pausable) atRest(verb string) {
 	}
 }
 
-func (h *pausable) view() tasks.View {
+func (h *host) view() tasks.View {
 	h.t.Helper()
 	v, err := h.Get(taskID)
 	if err != nil {

@@ -77,16 +77,11 @@ func (st *Storage) sound(ctx context.Context, w work, l copy.Layer, want qemuimg
 func (t *target) dataStep() tasks.Step {
 	return tasks.Step{
 		Name: "copy-data", Slices: true,
-		Do: func(ctx context.Context, s *tasks.Scope) error {
+		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
 				return err
 			}
-			release, err := t.st.leases.Acquire(ctx, t.task, t.volumeRef)
-			if err != nil {
-				return err
-			}
-			defer release()
 			spec, err := t.copySpec(s, m)
 			if err != nil {
 				return err
@@ -102,7 +97,7 @@ func (t *target) dataStep() tasks.Step {
 			}
 			s.Log().Info().Int64("done", last.Done).Int64("total", last.Total).Msg("the copy goes on from its checkpoint")
 			return t.st.images.Copy(ctx, w, spec, &last)
-		},
+		}),
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
 			var last copy.State
 			found, err := s.LastCheckpoint(&last)

@@ -42,8 +42,9 @@ type Storage struct {
 
 // New makes the verbs. It does nothing yet.
 func New(o Options) *Storage {
+	leases := &localLeases{registry: o.Domains, held: map[string][]*heldLease{}}
 	return &Storage{
-		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers}, leases: noLeases{}, trashFor: o.TrashFor, log: o.Log,
+		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers, leases}, leases: leases, trashFor: o.TrashFor, log: o.Log,
 		looks: map[string]chan Health{},
 	}
 }
@@ -59,20 +60,6 @@ func (st *Storage) Verbs() []*tasks.Verb {
 		atOnce(v)
 	}
 	return all
-}
-
-// Leaser gives leases on volumes: whoever writes a volume holds its lease. Its implementations come with shared storage;
-// on LOCALFS domains the domain's claim and the task's locks are enough, as in VDSM.
-type Leaser interface {
-	// Acquire returns when the task holds the lease, or with 851 or 651 when it cannot be had. Workers that are started for the task
-	// from then on hold it too: it is free again when release was called and the last of them is gone.
-	Acquire(ctx context.Context, task string, v volumeRef) (release func(), err error)
-}
-
-type noLeases struct{}
-
-func (noLeases) Acquire(context.Context, string, volumeRef) (func(), error) {
-	return func() {}, nil
 }
 
 // decode reads a verb's parameters and refuses what can never work.

@@ -166,13 +166,13 @@ func (t *target) shareStep(parent volumeRef) tasks.Step {
 func (t *target) fileStep() tasks.Step {
 	return tasks.Step{
 		Name: stepFile, Undone: "volume " + t.Volume + " removed",
-		Do: func(ctx context.Context, s *tasks.Scope) error {
+		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
 				return err
 			}
 			return t.makeFile(ctx, s, m)
-		},
+		}),
 		Undo: func(context.Context, *tasks.Scope) error {
 			d, err := t.domain()
 			if err != nil {
@@ -209,9 +209,9 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 
 // allocateStep reserves the room of a preallocated volume.
 func (t *target) allocateStep() tasks.Step {
-	return tasks.Step{
+	step := tasks.Step{
 		Name: "allocate", Slices: true,
-		Do: func(ctx context.Context, s *tasks.Scope) error {
+		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
 				return err
@@ -225,9 +225,16 @@ func (t *target) allocateStep() tasks.Step {
 				return t.allocate(ctx, s, m, nil)
 			}
 			return t.allocate(ctx, s, m, &last)
-		},
+		}),
 	}
+	if t.allocation != domain.Preallocated {
+		step.Do = nothing
+	}
+	return step
 }
+
+// nothing is the Do of a step that these parameters do not need.
+func nothing(context.Context, *tasks.Scope) error { return nil }
 
 func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillState) error {
 	if t.allocation != domain.Preallocated {

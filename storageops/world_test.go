@@ -41,6 +41,8 @@ type world struct {
 
 	mu      sync.Mutex
 	workers []*memWorker
+	leases  []*memLease
+	wrong   []string // what was written without a lease
 	fullAt  int // the part of a copy at which there is no room; 0 = there is always room
 }
 
@@ -64,7 +66,7 @@ func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
 
 func (w *world) storage(h *hand) *Storage {
 	return &Storage{
-		domains: memDomains{h, w}, images: memImages{h, w}, leases: noLeases{}, trashFor: time.Hour, log: zerolog.Nop(),
+		domains: memDomains{h, w}, images: memImages{h, w}, leases: memLeases{h, w}, trashFor: time.Hour, log: zerolog.Nop(),
 	}
 }
 
@@ -165,11 +167,16 @@ func (w *world) Crash(keep func() bool) prove.World {
 	return &world{disk: w.disk.crash(keep), fullAt: w.fullAt}
 }
 
-// Alive names the task's workers.
+// Alive names the task's workers and leases, and what workers should not have done.
 func (w *world) Alive(task string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []string
+	out := slices.Clone(w.wrong)
+	for _, l := range w.leases {
+		if l.task == task {
+			out = append(out, "the lease of "+l.volumeRef.String())
+		}
+	}
 	for _, k := range w.workers {
 		if k.task == task {
 			out = append(out, k.what)
@@ -182,12 +189,22 @@ func (w *world) remember(k *memWorker) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.workers = append(w.workers, k)
+	for _, l := range w.leases {
+		if l.task == k.task {
+			l.workers = append(l.workers, k)
+		}
+	}
 }
 
 func (w *world) forget(k *memWorker) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.workers = slices.DeleteFunc(w.workers, func(other *memWorker) bool { return other == k })
+	is := func(other *memWorker) bool { return other == k }
+	w.workers = slices.DeleteFunc(w.workers, is)
+	for _, l := range w.leases {
+		l.workers = slices.DeleteFunc(l.workers, is)
+	}
+	w.dropLeases()
 }
 
 func (w *world) full(part int) bool { return w.fullAt > 0 && part >= w.fullAt }

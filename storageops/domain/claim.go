@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/storageops/lease"
 )
 
 // reserveSize is enough for some dozens of manifests and volume metadata.
@@ -105,7 +106,7 @@ func (d *Domain) lastHolder() string {
 
 // settle readies our directory in a domain that was just claimed: what a former holder left half written goes.
 func (d *Domain) settle() error {
-	for _, dir := range []string{agentDir, tmpDir, trashDir} {
+	for _, dir := range []string{agentDir, tmpDir, trashDir, locksDir} {
 		if _, err := d.t.ensureDir(dir); err != nil {
 			return err
 		}
@@ -121,6 +122,14 @@ func (d *Domain) settle() error {
 		if err := d.t.removeAll(path.Join(tmpDir, name)); err != nil {
 			return err
 		}
+	}
+	if d.locks == nil {
+		if d.locks, err = d.t.root.OpenRoot(locksDir); err != nil {
+			return osError(err, "open", d.t.abs(locksDir))
+		}
+	}
+	if err := lease.Sweep(d.locks); err != nil { // a lock is as good in an old file
+		d.log.Warn().Err(err).Msg("files of old volume leases could not be removed")
 	}
 	data, err := json.Marshal(holder{Agent: d.agent, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
@@ -174,6 +183,30 @@ func (d *Domain) changeable() error {
 	return nil
 }
 
+// Lease takes the lock on a volume that whoever writes it holds; see package lease. It needs nothing of the volume to be there.
+//
+//   - Somebody else has it: a *lease.BusyError.
+//   - The domain is not claimed: 651.
+func (d *Domain) Lease(vol, task string) (*lease.Lease, error) {
+	if err := checkUUIDs("volume", vol); err != nil {
+		return nil, err
+	}
+	if err := d.changeable(); err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this host"
+	}
+	l, err := lease.Take(d.locks, vol, lease.Holder{
+		Agent: d.agent, Host: host, Task: task, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second),
+	})
+	if _, busy := errors.AsType[*lease.BusyError](err); busy {
+		return nil, err
+	}
+	return l, osError(err, "lock", d.t.abs(path.Join(locksDir, vol)))
+}
+
 // DupClaim returns the claim's open file once more, for a worker that changes the domain: while it has it open, nobody
 // else can claim the domain, even if the agent dies. The caller closes it. 651 if the domain is not claimed.
 func (d *Domain) DupClaim() (*os.File, error) {
@@ -195,6 +228,9 @@ func (d *Domain) close() {
 	if d.claim != nil {
 		d.claim.Close() // read-only: there is nothing to lose
 		d.claim = nil
+	}
+	if d.locks != nil {
+		d.locks.Close()
 	}
 	d.t.root.Close()
 }

@@ -2,7 +2,8 @@
 // metadata and that of their volumes, chains, templates as hard links, the claim on a domain, and the trash.
 //
 // It moves names and metadata, never data: volumes are made and copied by qemuimg and copy. It knows nothing of tasks,
-// JSON-RPC or qemu-img. It imports only internal/code of the project; storageops, agent and tests may import it.
+// JSON-RPC or qemu-img. It imports only internal/code and storageops/lease of the project; storageops, agent and tests may
+// import it.
 //
 // Four rules hold for everything here that changes a domain:
 //

@@ -25,6 +25,7 @@ type Domain struct {
 
 	claimMu sync.Mutex
 	claim   *os.File // nil = opened for reading only
+	locks   *os.Root // those of volumes; there as soon as the domain was claimed
 
 	mu sync.Mutex
 }

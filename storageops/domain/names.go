@@ -19,6 +19,7 @@ const (
 	agentDir     = ".vdsm-agent"
 	tmpDir       = ".vdsm-agent/tmp"
 	trashDir     = ".vdsm-agent/trash"
+	locksDir     = ".vdsm-agent/locks"
 	claimFile    = ".vdsm-agent/claim"
 	reserveFile  = ".vdsm-agent/reserve"
 )

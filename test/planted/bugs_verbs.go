@@ -102,6 +102,22 @@ func verbBugs() []bug {
 `}},
 		},
 		{
+			name: "a copy writes without its lease",
+			why:  "another agent, or an orphan of this one, writes the same volume at the same time",
+			file: "storageops/source.go", by: verbs.seeded("storageops/copy a chain to raw/a:stop@4"),
+			edits: []edit{{`		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
+			m, err := t.made(s)
+			if err != nil {
+				return err
+			}
+			spec`, `		Do: (func(ctx context.Context, s *tasks.Scope) error {
+			m, err := t.made(s)
+			if err != nil {
+				return err
+			}
+			spec`}},
+		},
+		{
 			name: "a delete moves nothing back",
 			why:  "a stop of a delete loses the volume",
 			file: "storageops/delete.go", by: verbs,
