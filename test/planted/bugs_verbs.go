@@ -104,7 +104,7 @@ func verbBugs() []bug {
 		{
 			name: "a copy writes without its lease",
 			why:  "another agent, or an orphan of this one, writes the same volume at the same time",
-			file: "storageops/source.go", by: verbs.seeded("storageops/copy a chain to raw/a:stop@4"),
+			file: "storageops/source.go", by: verbs.seeded("storageops/copy a chain to raw/a:restart@30"),
 			edits: []edit{{`		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
