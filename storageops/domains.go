@@ -82,8 +82,17 @@ type trash interface {
 type registry struct{ *domain.Registry }
 
 func (r registry) Get(id string) (storageDomain, error) {
+	d, err := r.patiently(id)
+	if err != nil {
+		return nil, err
+	}
+	return onDisk{d}, nil
+}
+
+// patiently waits as long as the domain's file system hangs.
+func (r registry) patiently(id string) (*domain.Domain, error) {
 	for {
-		d, err := r.GetNow(id)
+		d, err := r.Registry.Get(id)
 		var hangs *domain.NoAnswerError
 		if !errors.As(err, &hangs) {
 			return d, err

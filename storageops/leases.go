@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"vdsm-agent/internal/code"
-	"vdsm-agent/storageops/domain"
 	"vdsm-agent/storageops/lease"
 	"vdsm-agent/tasks"
 )
@@ -62,7 +61,7 @@ func (st *Storage) holding(v volumeRef, do func(context.Context, *tasks.Scope) e
 // localLeases are locks on files in the domain; see package lease. On a domain that hosts share they keep out the agents of all of
 // them, but not VDSM.
 type localLeases struct {
-	registry *domain.Registry
+	domains registry
 
 	mu   sync.Mutex
 	held map[string][]*heldLease // by task
@@ -79,7 +78,7 @@ func (l *localLeases) Acquire(_ context.Context, task string, v volumeRef) (func
 	if h := l.again(task, v); h != nil {
 		return l.releaser(task, h), nil
 	}
-	d, err := l.registry.Get(v.Domain)
+	d, err := l.domains.patiently(v.Domain)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package storageops
 
 import (
 	"context"
-	"path"
 	"slices"
 	"strings"
 
@@ -60,11 +59,11 @@ func (w *world) dropLeases() {
 
 // leased notes a worker that writes the data of a volume without having its lease: nothing ends well then.
 func (h *hand) leased(name string) {
-	dir, volume := path.Split(name)
-	if h.worker == nil || !strings.HasPrefix(name, imagesDir()+"/") {
+	in := strings.Split(name, "/") // "", domain, "images", image, volume
+	if h.worker == nil || len(in) != 5 || in[2] != "images" {
 		return
 	}
-	v := volumeRef{sdID, path.Base(dir), volume}
+	v := volumeRef{in[1], in[3], in[4]}
 	w := h.worker.world
 	w.mu.Lock()
 	defer w.mu.Unlock()

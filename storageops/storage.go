@@ -42,7 +42,7 @@ type Storage struct {
 
 // New makes the verbs. It does nothing yet.
 func New(o Options) *Storage {
-	leases := &localLeases{registry: o.Domains, held: map[string][]*heldLease{}}
+	leases := &localLeases{domains: registry{o.Domains}, held: map[string][]*heldLease{}}
 	return &Storage{
 		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers, leases}, leases: leases, trashFor: o.TrashFor, log: o.Log,
 		looks: map[string]chan Health{},

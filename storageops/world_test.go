@@ -43,7 +43,7 @@ type world struct {
 	workers []*memWorker
 	leases  []*memLease
 	wrong   []string // what was written without a lease
-	fullAt  int // the part of a copy at which there is no room; 0 = there is always room
+	fullAt  int      // the part of a copy at which there is no room; 0 = there is always room
 }
 
 // Verbs makes the verbs anew for each task: a task has one goroutine, so what it is doing can be noted for its hand.
