@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing of the programs that the project works with, from Debian's packages, and says what it does.
-# Usage: scripts/setup.sh demo|test
+# Usage: scripts/setup.sh demo|test|vm
 set -euo pipefail
 
 need=()
@@ -32,8 +32,16 @@ test)
 	want zsh zsh
 	want fish fish
 	;;
+vm)
+	want qemu-img qemu-utils
+	want gcc gcc
+	want qemu-system-x86_64 qemu-system-x86
+	want libvirtd libvirt-daemon-system
+	want unshare util-linux
+	want dpkg-deb dpkg
+	;;
 *)
-	echo "usage: $0 demo|test" >&2
+	echo "usage: $0 demo|test|vm" >&2
 	exit 2
 	;;
 esac
@@ -42,8 +50,8 @@ if ! command -v go >/dev/null 2>&1; then
 	echo "Go is missing. Install a current Go from https://go.dev/dl/ and try again." >&2
 	exit 1
 fi
-if [[ $1 == test && $(id -u) != 0 ]]; then
-	echo "The tests mount file systems, make cgroups and change owners: run them as root (sudo make test)." >&2
+if [[ $1 != demo && $(id -u) != 0 ]]; then
+	echo "The tests mount file systems, make cgroups and change owners: run them as root (sudo make $([[ $1 == vm ]] && echo test-vm || echo test))." >&2
 	exit 1
 fi
 if [[ ${#need[@]} == 0 ]]; then

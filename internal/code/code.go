@@ -20,6 +20,12 @@ const (
 	MethodNotFound Code = -32601 // no such verb
 	InternalError  Code = -32603 // a defect of the agent
 
+	NoSuchVM              Code = 1
+	VMExists              Code = 4
+	VMIsDown              Code = 6
+	CannotCreateVM        Code = 9
+	ResourceUnavailable   Code = 40 // what the verb needs cannot be had now, such as libvirt
+	CannotDestroyVM       Code = 42
 	NoSuchJob             Code = 66
 	JobNotDone            Code = 68
 	JobNotActive          Code = 84
