@@ -111,7 +111,7 @@ func (m *Method) extras(own []param.Described) []param.Described {
 func submit(e Engine, v *tasks.Verb) Method {
 	contract := wire.ContractOf(v.Contract, v.Forward)
 	m := Method{Name: v.Name, Doc: v.Doc, Role: v.Role, Params: v.Params, Ours: v.Ours, Task: true, Job: v.Job, Contract: &contract}
-	if !v.Job {
+	if !v.Job && !v.AnswersTrue {
 		m.Result = param.UUID("")
 	}
 	var own []param.Described
@@ -135,7 +135,7 @@ func submit(e Engine, v *tasks.Verb) Method {
 			return nil, code.Errorf(code.InvalidParameter, "the correlation id of the message has %d bytes; it may have %d at most", len(s.Flow), maxFlowID)
 		}
 		id, err := e.Submit(ctx, s)
-		if err != nil || v.Job {
+		if err != nil || v.Job || v.AnswersTrue {
 			return nil, err
 		}
 		return id, nil

@@ -273,16 +273,25 @@ func (st *Storage) prepareImage(_ context.Context, raw json.RawMessage) (any, er
 			return nil, err
 		}
 	}
-	chain, err := d.Chain(string(p.Image), leaf)
+	path, err := legalChain(d, string(p.Image), leaf, bool(p.Illegal))
 	if err != nil {
 		return nil, err
 	}
+	return prepared{path}, nil
+}
+
+// legalChain is the file of a leaf, once all of its chain is seen to be there, and LEGAL unless that does not matter.
+func legalChain(d *domain.Domain, image, leaf string, illegal bool) (string, error) {
+	chain, err := d.Chain(image, leaf)
+	if err != nil {
+		return "", err
+	}
 	for _, link := range chain {
-		if link.Meta.Legality == domain.Illegal && !bool(p.Illegal) {
-			return nil, code.Errorf(code.PrepareIllegalVolume, "volume %s of image %s is ILLEGAL: it was not completed, or is being deleted", link.Volume, p.Image)
+		if link.Meta.Legality == domain.Illegal && !illegal {
+			return "", code.Errorf(code.PrepareIllegalVolume, "volume %s of image %s is ILLEGAL: it was not completed, or is being deleted", link.Volume, image)
 		}
 	}
-	return prepared{chain[0].Path}, nil
+	return chain[0].Path, nil
 }
 
 // onlyLeaf is the volume of an image that no other is built on.

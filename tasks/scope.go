@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"time"
@@ -115,6 +116,10 @@ func (s *Scope) Note(text string) { s.t.noteThat(text) }
 
 // Limit is how many bytes per second the task may move; 0 = any number. It may change from one slice to the next.
 func (s *Scope) Limit() int64 { return s.record().Limit }
+
+// Insist is the context of what a step goes on asking of another program after a stop, until that program has answered: it ends only
+// when the agent does.
+func (s *Scope) Insist() context.Context { return s.t.engine.ctx }
 
 // Attach hands a worker to the engine, which ends it when the task is stopped and lets the task become final only when it
 // is gone. If the task was stopped already the worker is ended at once.

@@ -43,7 +43,10 @@ type Verb struct {
 	Params any  // the zero value of its parameter struct, for help texts
 	Ours   bool // not a verb of VDSM: unknown parameters are refused
 	// Job says that clients name the task by a parameter job_id, of their choice, and are answered true.
-	Job      bool
+	Job bool
+	// AnswersTrue says that clients are answered true instead of the task's id: one that wants to know it chooses it (taskID).
+	AnswersTrue bool
+
 	Forward  bool // refused once its flow is cancelled; clean-up verbs are not
 	Class    Class
 	Contract Contract

@@ -84,6 +84,14 @@ var operations = []operation{
 		do: func(d *Domain) error { return d.SetMode(imgA, volLeaf) },
 	},
 	{
+		name: "contents of a volume that is no disk",
+		setup: func(x *fixture) {
+			x.must(x.d.ReplaceContents(imgA, volLeaf, nil, Shape{Length: 8192}))
+		},
+		do:   func(d *Domain) error { return d.ReplaceContents(imgA, volLeaf, []byte("state"), Shape{Length: 8192}) },
+		undo: func(d *Domain) error { return d.ReplaceContents(imgA, volLeaf, nil, Shape{Length: 8192}) },
+	},
+	{
 		name: "share of a template",
 		setup: func(x *fixture) {
 			x.must(os.Mkdir(x.path(imageDir(nowhere)), dirMode))
