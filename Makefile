@@ -36,6 +36,12 @@ test: ## every test: vet, unit, race detector, end to end (as root)
 	go vet ./...
 	go test -race -timeout 18m ./...
 
+.PHONY: test-vm
+test-vm: ## virtual machines: real guests on a libvirt of the tests' own (as root)
+	@scripts/setup.sh vm
+	@scripts/guest.sh .vm
+	VM_GUEST=$(CURDIR)/.vm go test -race -tags vm -count=1 -timeout 18m -run '^TestReal' ./vmops/...
+
 .PHONY: prove
 prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures
 	@scripts/prove.sh

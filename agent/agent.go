@@ -23,6 +23,8 @@ import (
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/store"
 	"vdsm-agent/tasks/tasktest/mock"
+	"vdsm-agent/vmops"
+	"vdsm-agent/vmops/virt"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
@@ -86,6 +88,8 @@ type parts struct {
 	store   *store.SQLite
 	workers *proc.Manager
 	domains *domain.Registry
+	libvirt *virt.Client
+	vms     *vmops.VMs
 	engine  *tasks.Engine
 }
 
@@ -139,7 +143,14 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 	claiming, cancel := context.WithTimeout(ctx, claimWait)
 	defer cancel()
 	storage.Claim(claiming)
-	verbs := storage.Verbs()
+	if c.Libvirt != "" {
+		p.libvirt = virt.Open(virt.Options{Socket: c.Libvirt, Log: log})
+	}
+	p.vms = vmops.New(vmops.Options{
+		Libvirt: p.libvirt, Volumes: storage.VMVolumes(), Log: log,
+		Hold: func(what string, locks []tasks.Lock) (func(), error) { return p.engine.Hold(what, locks) },
+	})
+	verbs := verbs(storage, p.vms)
 	if c.Mock {
 		verbs = append(verbs, mock.Verbs(mock.NewWorld())...)
 	}
@@ -154,7 +165,7 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 	if err := p.engine.Start(left); err != nil {
 		return p, err
 	}
-	server.Handle(rpc.Methods(p.engine, append(calls(storage), s.calls()...)))
+	server.Handle(rpc.Methods(p.engine, append(calls(storage, p.vms), s.calls()...)))
 	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil
@@ -169,8 +180,13 @@ func busy(q tasks.Queue) string {
 	return fmt.Sprintf("ready: %d tasks run, %d wait", running, q.Waiting)
 }
 
+// verbs are those that run as tasks.
+func verbs(storage *storageops.Storage, vms *vmops.VMs) []*tasks.Verb {
+	return slices.Concat(storage.Verbs(), vms.Verbs())
+}
+
 // calls are the verbs that are answered at once.
-func calls(storage *storageops.Storage) []tasks.Call {
+func calls(storage *storageops.Storage, vms *vmops.VMs) []tasks.Call {
 	host := hostops.New(hostops.Options{Domains: func(ctx context.Context) map[string]hostops.Domain {
 		out := map[string]hostops.Domain{}
 		for id, h := range storage.Health(ctx) {
@@ -178,7 +194,7 @@ func calls(storage *storageops.Storage) []tasks.Call {
 		}
 		return out
 	}})
-	return slices.Concat(storage.Calls(), host.Calls())
+	return slices.Concat(storage.Calls(), host.Calls(), vms.Calls())
 }
 
 // stop ends everything, last started first, and leaves nothing alive.
@@ -188,6 +204,12 @@ func (p *parts) stop() error {
 	var errs []error
 	if p.engine != nil {
 		errs = append(errs, p.engine.Close(ctx))
+	}
+	if p.vms != nil {
+		p.vms.Close()
+	}
+	if p.libvirt != nil {
+		p.libvirt.Close()
 	}
 	if p.workers != nil {
 		errs = append(errs, p.workers.Close())

@@ -9,6 +9,7 @@ import (
 
 	"vdsm-agent/storageops"
 	"vdsm-agent/tasks"
+	"vdsm-agent/vmops"
 )
 
 var update = flag.Bool("update", false, "write the generated documents")
@@ -16,7 +17,7 @@ var update = flag.Bool("update", false, "write the generated documents")
 // TestGeneratedDocuments: the cancel matrix and the states in docs are what the code says. `make generate` writes them.
 func TestGeneratedDocuments(t *testing.T) {
 	for file, text := range map[string]string{
-		"../docs/cancel-matrix.md": matrix(storageops.New(storageops.Options{}).Verbs()),
+		"../docs/cancel-matrix.md": matrix(verbs(storageops.New(storageops.Options{}), vmops.New(vmops.Options{}))),
 		"../docs/states.md":        states(),
 	} {
 		if *update {

@@ -11,6 +11,7 @@ import (
 	"vdsm-agent/storageops"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest"
+	"vdsm-agent/vmops"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/rs/zerolog"
@@ -20,9 +21,10 @@ import (
 func document(t *testing.T) openrpc.Document {
 	t.Helper()
 	storage := storageops.New(storageops.Options{})
-	engine := tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: storage.Verbs(), Log: zerolog.Nop()})
+	vms := vmops.New(vmops.Options{})
+	engine := tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: verbs(storage, vms), Log: zerolog.Nop()})
 	server := rpc.New(rpc.Options{Log: zerolog.Nop()})
-	server.Handle(rpc.Methods(engine, calls(storage)))
+	server.Handle(rpc.Methods(engine, calls(storage, vms)))
 	return server.Document()
 }
 

@@ -18,6 +18,7 @@ import (
 	"vdsm-agent/storageops"
 	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest"
+	"vdsm-agent/vmops"
 
 	"github.com/rs/zerolog"
 )
@@ -30,7 +31,7 @@ func TestVerbRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, there := verbRows(string(text)), listedVerbs(t, string(text))
-	verbs := storageops.New(storageops.Options{}).Verbs()
+	verbs := verbs(storageops.New(storageops.Options{}), vmops.New(vmops.Options{}))
 	answer := askContracts(t, verbs)
 	for _, v := range verbs {
 		if len(rows[v.Name]) != 1 {

@@ -23,6 +23,9 @@ const DefaultFile = "/etc/vdsm-agent/vdsm-agent.conf"
 // DefaultSocket is where clients find the agent.
 const DefaultSocket = "/run/vdsm-agent/api.sock"
 
+// DefaultLibvirt is where the host's libvirt is found.
+const DefaultLibvirt = "/run/libvirt/libvirt-sock"
+
 // Config is how the agent runs.
 type Config struct {
 	StateDir    string
@@ -38,7 +41,8 @@ type Config struct {
 	Roots       []string     // directories with storage domains, besides the agent's own
 	Owner       domain.Owner // of files in domains
 	TrashFor    time.Duration
-	Mock        bool // the mock verb is there, for tests of clients
+	Libvirt     string // its socket; "" = this host has no machines
+	Mock        bool   // the mock verb is there, for tests of clients
 
 	Live
 

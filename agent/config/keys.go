@@ -101,6 +101,11 @@ var keys = []key{
 		doc: "How long what a delete has moved to the trash can be taken back when the delete is neither cleared nor reverted.",
 		set: func(c *Config) func(string) error { return setDuration(&c.TrashFor) }},
 
+	{section: "vm", key: "libvirt", value: DefaultLibvirt,
+		doc: "libvirt's socket, or none on a host that is to have no virtual machines. While it does not answer, verbs of machines are refused (code 40), and " +
+			"everything else works.",
+		set: func(c *Config) func(string) error { return setLibvirt(&c.Libvirt) }},
+
 	{section: "tasks", key: "copy_limit", value: "4", live: true,
 		doc: "How many tasks that move much data run at a time; 0 = any number. This one, the other limits of classes and queue_limit can also be changed " +
 			"until the daemon ends by 'vdsm-agentctl queue --set'; a reload changes those that have other values in the files than before.",

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,6 +197,21 @@ func setOwner(to *domain.Owner) func(string) error {
 			return fmt.Errorf("%q is not uid:gid, as in 36:36", s)
 		}
 		*to = domain.Owner{UID: int(u), GID: int(g)}
+		return nil
+	}
+}
+
+// setLibvirt reads the path of a socket, or none.
+func setLibvirt(to *string) func(string) error {
+	return func(s string) error {
+		if s == "none" {
+			*to = ""
+			return nil
+		}
+		if !filepath.IsAbs(s) {
+			return fmt.Errorf("%q is neither the absolute path of libvirt's socket nor none", s)
+		}
+		*to = s
 		return nil
 	}
 }

@@ -1,0 +1,132 @@
+package vmops
+
+import (
+	"context"
+	"time"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/tasks"
+	"vdsm-agent/vmops/virt"
+)
+
+// jobRun brings a job of libvirt on a whole machine to its end, or has it cancelled. It begins the job only if it neither is there nor has
+// ended, so it takes up one that a former run of the agent began. A stop is asserted until libvirt shows no job and has answered the call
+// that began it: then nothing of it can begin any more.
+type jobRun struct {
+	vms   *VMs
+	vm    string
+	what  string                                  // "the save"
+	begin func(ctx context.Context) <-chan error  // asks for it; the channel gets the answer to that call
+	done  func(ctx context.Context) (bool, error) // whether it has succeeded, by what can be seen
+
+	call    <-chan error // of begin; nil = not called, or answered
+	called  bool
+	failure error // its answer
+	quiet   int   // looks without a job, one after the other
+}
+
+// How often a job is looked at: signals say when there is something to see, this is for those that get lost.
+const (
+	lookEvery   = time.Second
+	assertEvery = 100 * time.Millisecond
+)
+
+// run returns nil if the job has succeeded, and an error only when it has not, will not, and is not there any more, or the agent shuts down.
+func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
+	wake, stop := j.vms.hv.Watch(j.vm)
+	defer stop()
+	insist := s.Insist()
+	for insist.Err() == nil {
+		stopped := ctx.Err() != nil && s.State() == tasks.Aborting
+		if ctx.Err() != nil && !stopped {
+			break // the agent shuts down; the job goes on
+		}
+		over, err := j.look(insist, s, stopped)
+		if over {
+			return err
+		}
+		every, ended := lookEvery, ctx.Done()
+		if stopped {
+			every, ended = assertEvery, nil
+		}
+		timer := time.NewTimer(every)
+		select {
+		case j.failure = <-j.call:
+			j.call = nil
+		case <-wake:
+		case <-timer.C:
+		case <-ended:
+		case <-insist.Done():
+		}
+		timer.Stop()
+	}
+	if err := context.Cause(insist); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// look asks libvirt how it stands and does what follows. over: the job has come to an end, and err says which. What is not known is
+// asked again, however long that takes: the file of a save that may be under way must not be touched.
+func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over bool, err error) {
+	job, err := j.vms.hv.Job(ctx, j.vm)
+	gone := code.Of(err) == code.NoSuchVM || virt.Invalid(err)
+	switch {
+	case err != nil && !gone:
+		s.Note("waiting for libvirt: " + err.Error())
+		return false, nil //nolint:nilerr // it is asked again
+	case err == nil && job.Active:
+		j.quiet = 0
+		s.Progress(job.Done, job.Total)
+		if stopped {
+			j.abort(ctx, s)
+		}
+		return false, nil
+	case j.call != nil: // its job is not there yet, or not any more
+		return false, nil
+	}
+	j.quiet++
+	done, err := j.done(ctx)
+	switch {
+	case err != nil:
+		s.Note("waiting to see what became of " + j.what + ": " + err.Error())
+		return false, nil //nolint:nilerr // likewise
+	case done:
+		return true, nil
+	case gone:
+		return true, code.Errorf(code.VMIsDown, "machine %s went down before %s was complete", j.vm, j.what)
+	case stopped && !j.called && j.quiet < 2:
+		return false, nil // a call of a former run of the agent may be about to begin it
+	case stopped:
+		return true, code.Errorf(code.TaskAborted, "%s was cancelled", j.what)
+	case j.failure != nil && !virt.Unreachable(j.failure):
+		return true, j.failure
+	}
+	j.failure, j.called, j.quiet = nil, true, 0
+	j.call = j.begin(ctx)
+	return false, nil
+}
+
+// abort asks libvirt to cancel. Whatever it answers, it is asked again as long as the job is there.
+func (j *jobRun) abort(ctx context.Context, s *tasks.Scope) {
+	if err := j.vms.hv.AbortJob(ctx, s, j.vm); err != nil && !virt.Invalid(err) {
+		s.Note("libvirt does not cancel " + j.what + ": " + err.Error())
+		s.Log().Warn().Err(err).Msgf("libvirt did not take the cancel of %s; it is asked again", j.what)
+	}
+}
+
+// untilAnswered calls f until libvirt gives it an answer, or ctx ends.
+func (vms *VMs) untilAnswered(ctx context.Context, s *tasks.Scope, f func() error) error {
+	for {
+		err := f()
+		if !virt.Unreachable(err) {
+			return err
+		}
+		s.Note("waiting for libvirt: " + err.Error())
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

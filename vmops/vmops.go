@@ -1,0 +1,135 @@
+// Package vmops has the verbs of virtual machines: those that run as tasks as steps, those that are answered at once as calls. What a
+// machine does is libvirt's to say, and is asked whenever it matters; kept in memory is only what libvirt forgets: how a machine
+// ended, and that one is being started. It knows nothing about JSON-RPC.
+//
+// A machine of ours is transient: libvirt knows it as long as it runs. Those that others have defined are of interest only while they run.
+//
+// It may be imported by agent, and imports tasks, storageops, vmops/virt and internal packages.
+package vmops
+
+import (
+	"context"
+	"sync"
+
+	"vdsm-agent/internal/code"
+	"vdsm-agent/storageops"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+	"vdsm-agent/vmops/virt"
+
+	"github.com/rs/zerolog"
+)
+
+// Options are what the verbs need of the agent.
+type Options struct {
+	Libvirt *virt.Client // nil = none on this host: every verb of this package says so
+	Volumes storageops.VMVolumes
+	// Hold takes locks for what goes on after a verb was answered; see tasks.Engine.
+	Hold func(what string, locks []tasks.Lock) (release func(), err error)
+	Log  zerolog.Logger
+}
+
+// hypervisor is what the verbs need of libvirt; *virt.Client says what each answers.
+type hypervisor interface {
+	Watch(vm string) (wake <-chan struct{}, stop func())
+	State(ctx context.Context, vm string) (virt.State, error)
+	XML(ctx context.Context, vm string) (string, error)
+	List(ctx context.Context) ([]virt.Stats, error)
+	AllStats(ctx context.Context) ([]virt.Stats, error)
+	StatsOf(ctx context.Context, vm string) (virt.Stats, error)
+	Create(ctx context.Context, xml string, paused bool) error
+	Restore(ctx context.Context, file string, paused bool) error
+	Destroy(ctx context.Context, vm string, graceful bool) error
+	Shutdown(ctx context.Context, vm string, reboot bool) error
+
+	// What follows is asked by steps of tasks: s is the step that asks.
+
+	Suspend(ctx context.Context, s *tasks.Scope, vm string) error
+	Resume(ctx context.Context, s *tasks.Scope, vm string) error
+	Save(ctx context.Context, s *tasks.Scope, vm, file string) <-chan error
+	Job(ctx context.Context, vm string) (virt.Job, error)
+	AbortJob(ctx context.Context, s *tasks.Scope, vm string) error
+}
+
+// volumes is what they need of storage; storageops.VMVolumes says what each answers.
+type volumes interface {
+	Locks(all ...storageops.VolumeID) []tasks.Lock
+	Reach(ctx context.Context, s *tasks.Scope, v storageops.VolumeID) error
+	DiskPath(v storageops.VolumeID) (string, error)
+	Plain(v storageops.VolumeID) (path string, shape domain.Shape, err error)
+	Read(v storageops.VolumeID, most int64) ([]byte, error)
+	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
+	Sync(s *tasks.Scope, v storageops.VolumeID) error
+}
+
+// VMs are the machines of this host.
+type VMs struct {
+	hv      hypervisor // nil = no libvirt
+	volumes volumes
+	hold    func(what string, locks []tasks.Lock) (release func(), err error)
+	log     zerolog.Logger
+
+	ctx     context.Context //nolint:containedctx // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup // machines that are being started
+
+	mu       sync.Mutex
+	machines map[string]*machine
+}
+
+// New makes the verbs.
+func New(o Options) *VMs {
+	vms := newVMs(nil, o.Volumes, o.Log)
+	vms.hold = o.Hold
+	if o.Libvirt != nil {
+		vms.hv = scoped{o.Libvirt}
+		o.Libvirt.OnEnd(vms.ended)
+	}
+	return vms
+}
+
+func newVMs(hv hypervisor, v volumes, log zerolog.Logger) *VMs {
+	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}}
+	vms.ctx, vms.end = context.WithCancel(context.Background())
+	return vms
+}
+
+// Close ends what goes on after its verb was answered. Libvirt goes on with what it was asked for.
+func (vms *VMs) Close() {
+	vms.end()
+	vms.running.Wait()
+}
+
+// Verbs are those that run as tasks.
+func (vms *VMs) Verbs() []*tasks.Verb { return []*tasks.Verb{vms.hibernate()} }
+
+// scoped is libvirt itself, which need not know the step.
+type scoped struct{ *virt.Client }
+
+func (l scoped) Suspend(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.Suspend(ctx, vm)
+}
+
+func (l scoped) Resume(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.Resume(ctx, vm)
+}
+
+func (l scoped) Save(ctx context.Context, _ *tasks.Scope, vm, file string) <-chan error {
+	return l.Client.Save(ctx, vm, file)
+}
+
+func (l scoped) AbortJob(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.AbortJob(ctx, vm)
+}
+
+// there refuses every verb on a host without libvirt.
+func (vms *VMs) there() error {
+	if vms.hv == nil {
+		return code.Errorf(code.ResourceUnavailable,
+			"this host is configured to have no virtual machines ([vm] libvirt = none)")
+	}
+	return nil
+}
+
+// vmLock is the lock of whatever is done with a machine.
+func vmLock(vm string) tasks.Lock { return tasks.Lock{Key: "vm/" + vm, Exclusive: true} }

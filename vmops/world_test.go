@@ -1,0 +1,224 @@
+package vmops
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"vdsm-agent/storageops"
+	"vdsm-agent/storageops/domain"
+	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/tasktest/prove"
+	"vdsm-agent/vmops/virt"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	vmID  = "dddddddd-0000-4000-8000-000000000001"
+	sdID  = "11111111-2222-4333-8444-555555555555"
+	spID  = "22222222-2222-4333-8444-555555555555"
+	imgM  = "aaaaaaaa-0000-4000-8000-000000000001"
+	volM  = "bbbbbbbb-0000-4000-8000-000000000001"
+	imgC  = "aaaaaaaa-0000-4000-8000-000000000002"
+	volC  = "bbbbbbbb-0000-4000-8000-000000000002"
+	saved = sdID + "," + spID + "," + imgM + "," + volM + "," + imgC + "," + volC
+)
+
+var (
+	memoryVolume = storageops.VolumeID{Domain: sdID, Image: imgM, Volume: volM}
+	confVolume   = storageops.VolumeID{Domain: sdID, Image: imgC, Volume: volC}
+)
+
+// world is a libvirt and some volumes in memory. It implements prove.World. What libvirt does goes on by the clock, whatever becomes
+// of the agent: a job's end is worked out when somebody looks.
+type world struct {
+	saveTakes time.Duration
+	deaf      bool // libvirt has finished the job when it is told to cancel it
+	breaks    int  // how many saves libvirtd dies in
+
+	mu       sync.Mutex
+	machines map[string]*memMachine
+	volumes  map[storageops.VolumeID]*memVolume
+	open     []memChange // unsynced, in their order
+	watchers map[chan struct{}]bool
+	ended    func(vm string, how virt.Ended)
+}
+
+type memMachine struct {
+	state virt.State
+	xml   string
+	job   *memJob
+}
+
+type memJob struct {
+	task, file string
+	began      time.Time
+	ends       time.Time
+	paused     bool // the machine was before
+	answer     chan error
+}
+
+type memVolume struct {
+	shape   domain.Shape
+	content string
+}
+
+// memChange is a write to a volume that is not on stable storage yet. What libvirt writes survives the agent.
+type memChange struct {
+	volume  storageops.VolumeID
+	after   memVolume
+	libvirt bool
+}
+
+func newMachine(phase virt.Phase) func() prove.World {
+	return func() prove.World { return newWorld(phase) }
+}
+
+func newWorld(phase virt.Phase) *world {
+	return &world{
+		saveTakes: 2300 * time.Millisecond, // at no moment at which something else happens
+		machines:  map[string]*memMachine{vmID: {state: virt.State{Phase: phase}, xml: "<domain><name>one</name><uuid>" + vmID + "</uuid></domain>"}},
+		volumes: map[storageops.VolumeID]*memVolume{
+			memoryVolume: {shape: domain.Shape{Length: 1 << 30, Reserved: true}},
+			confVolume:   {shape: domain.Shape{Length: 1 << 20}},
+		},
+		watchers: map[chan struct{}]bool{},
+	}
+}
+
+// Verbs are those of one process.
+func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
+	return newVMs(memLibvirt{w, gate}, memVolumes{w, gate}, zerolog.Nop()).Verbs()
+}
+
+// now is what a reader of a volume sees; the lock is held.
+func (w *world) now(v storageops.VolumeID) memVolume {
+	out := *w.volumes[v]
+	for _, c := range w.open {
+		if c.volume == v {
+			out = c.after
+		}
+	}
+	return out
+}
+
+// pass lets the jobs end whose time has come; the lock is held.
+func (w *world) pass() {
+	for _, vm := range slices.Sorted(maps.Keys(w.machines)) {
+		m := w.machines[vm]
+		if j := m.job; j != nil && !time.Now().Before(j.ends) {
+			m.job = nil
+			if w.breaks > 0 { // the guest stays as it is
+				w.breaks--
+				j.end(errGone)
+				w.wake()
+				continue
+			}
+			delete(w.machines, vm)
+			w.open = append(w.open, memChange{memoryVolume, memVolume{domain.Shape{Length: 4 << 20}, savedMagic + " of " + vm}, true})
+			j.end(nil)
+			w.wake()
+			if w.ended != nil {
+				w.ended(vm, virt.EndedSaved)
+			}
+		}
+	}
+}
+
+func (j *memJob) end(err error) {
+	if j.answer != nil {
+		j.answer <- err
+	}
+}
+
+func (w *world) wake() {
+	for ch := range w.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Seen lists the machines and the volumes.
+func (w *world) Seen() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pass()
+	var out []string
+	for vm, m := range w.machines {
+		line := fmt.Sprintf("machine %s %v", vm, m.state)
+		if m.job != nil {
+			line += ", being saved"
+		}
+		out = append(out, line)
+	}
+	for v := range w.volumes {
+		n := w.now(v)
+		out = append(out, fmt.Sprintf("%s %v %q", v, n.shape, n.content))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+// Unsynced counts what a crash may lose.
+func (w *world) Unsynced() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.open)
+}
+
+// Crash ends the agent: libvirt and what it does go on.
+func (w *world) Crash(keep func() bool) prove.World {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next := &world{saveTakes: w.saveTakes, deaf: w.deaf, breaks: w.breaks, machines: map[string]*memMachine{}, volumes: map[storageops.VolumeID]*memVolume{}, watchers: map[chan struct{}]bool{}}
+	for vm, m := range w.machines {
+		n := *m
+		if m.job != nil {
+			j := *m.job
+			j.answer = nil // nobody waits for it any more
+			n.job = &j
+		}
+		next.machines[vm] = &n
+	}
+	for v, m := range w.volumes {
+		n := *m
+		next.volumes[v] = &n
+	}
+	for _, c := range w.open {
+		if kept := keep(); kept || c.libvirt {
+			after := c.after
+			next.volumes[c.volume] = &after
+		}
+	}
+	return next
+}
+
+// Alive names the jobs that libvirt does for a task.
+func (w *world) Alive(task string) (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pass()
+	for vm, m := range w.machines {
+		if m.job != nil && m.job.task == task {
+			out = append(out, "the save of "+vm)
+		}
+	}
+	return out
+}
+
+// Published is a saved state that a resume would take: it is there only when the machine is not.
+func (w *world) Published() (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pass()
+	if _, runs := w.machines[vmID]; runs {
+		return nil
+	}
+	return []string{fmt.Sprintf("the machine is down, its state is %q", w.now(memoryVolume).content)}
+}
