@@ -6,12 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ import (
 	"vdsm-agent/tasks/tasktest"
 	"vdsm-agent/tasks/tasktest/mock"
 
+	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/rs/zerolog"
 )
 
@@ -116,22 +118,40 @@ func (s *script) checkSchema(answer string) {
 	if json.Unmarshal([]byte(answer), &a) != nil || a.Result == nil {
 		return // a batch, or a refusal
 	}
-	for _, m := range s.server.Document().Methods {
-		if method := s.asked[string(a.ID)].method; m.Name != method && !slices.Contains(m.Aliases, method) {
-			continue
-		}
-		schema, err := m.Result.Schema.Resolve(nil)
-		if err != nil {
-			s.t.Fatalf("the schema of %s: %v", m.Name, err)
-		}
-		var value any
-		if err := json.Unmarshal(a.Result, &value); err != nil {
-			s.t.Fatal(err)
-		}
-		if err := schema.Validate(value); err != nil {
-			s.t.Errorf("the answer of %s is not what its schema says: %v\n%s", m.Name, err, answer)
-		}
+	method := s.asked[string(a.ID)].method
+	schema := s.schemas()[method]
+	if schema == nil {
+		return
 	}
+	var value any
+	if err := json.Unmarshal(a.Result, &value); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := schema.Validate(value); err != nil {
+		s.t.Errorf("the answer of %s is not what its schema says: %v\n%s", method, err, answer)
+	}
+}
+
+// schemas are those of all answers, by the methods' names and aliases. They are the same for each script, and cost much to make.
+func (s *script) schemas() map[string]*jsonschema.Resolved {
+	published.once.Do(func() {
+		published.of = map[string]*jsonschema.Resolved{}
+		for _, m := range s.server.Document().Methods {
+			schema, err := m.Result.Schema.Resolve(nil)
+			if err != nil {
+				panic(fmt.Sprintf("the schema of %s: %v", m.Name, err))
+			}
+			for _, name := range append([]string{m.Name}, m.Aliases...) {
+				published.of[name] = schema
+			}
+		}
+	})
+	return published.of
+}
+
+var published struct {
+	once sync.Once
+	of   map[string]*jsonschema.Resolved
 }
 
 // hold stops the mock verb at a place, see mock.World.Reached.
