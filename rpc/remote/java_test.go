@@ -357,6 +357,27 @@ func TestJavaIsServed(t *testing.T) {
 	}
 }
 
+// TestJavaTwice: the engine opens two connections, of which only one has events; what is asked on each is answered there.
+func TestJavaTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		irs := strings.ReplaceAll(connect+subReplies, "vdsm_responses", "vdsm_irs_responses")
+		both := []*java{h.connect(true, connect+subEvents+subReplies), h.connect(true, irs)}
+		for i := range 20 {
+			both[0].call(i, "Host.ping2", `{}`)
+			body := fmt.Sprintf(`{"jsonrpc":"2.0","method":"Mock.run","params":{"steps":[],"tag":"spm"},"id":"%d"}`, 100+i)
+			both[1].say(fmt.Sprintf("SEND\ndestination:jms.topic.vdsm_irs_requests\nreply-to:jms.topic.vdsm_irs_responses\ncontent-length:%d\n\n%s^", len(body), body))
+			for n, j := range both {
+				ids, events, err := j.answers(1)
+				if want := fmt.Sprint(100*n + i); err != nil || len(ids) != 1 || ids[want] == nil || n == 1 && events > 0 {
+					t.Errorf("connection %d has heard %v and %d events, want the answer to %s: %v", n, ids, events, want, err)
+				}
+			}
+		}
+		h.close(both...)
+	})
+}
+
 // TestJavaIdle: after a day of nothing but heart-beats it still hears.
 func TestJavaIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

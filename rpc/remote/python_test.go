@@ -16,6 +16,7 @@ import (
 	"vdsm-agent/internal/access"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/stomp"
+	"vdsm-agent/tasks"
 )
 
 // TestPythonIsServed: vdsm's client in Python sends every request as an array of one, takes only a bare object, and messages of its own
@@ -62,6 +63,69 @@ func TestPythonIsServed(t *testing.T) {
 		}
 		h.close()
 		_ = conn.Close()
+	})
+}
+
+// TestWhatVDSMCannot: batches, notifications and requests without a place for the answer are carried out, and the correlation id of each is
+// the flow of its task; what is no JSON is answered where such answers go.
+func TestWhatVDSMCannot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		server, conn := net.Pipe()
+		h.serves.Go(func() {
+			s, err := stomp.Open(server, stomp.Options{Secure: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			h.server.ServeMessages(h.ctx, s, rpc.Peer{Name: "python", Role: access.Operate})
+		})
+		frames := stomp.NewReader(conn, 1<<20)
+		var heard []string
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				f, err := frames.Read()
+				if err != nil {
+					return
+				}
+				heard = append(heard, f.Get("destination")+" "+string(f.Body))
+			}
+		}()
+		say := func(text string) {
+			if _, err := io.WriteString(conn, strings.ReplaceAll(text, "^", "\x00")); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		send := func(headers, body string) {
+			say("SEND\ndestination:jms.topic.vdsm_requests\ncontent-type:application/json\n" + headers + "\n" + body + "^")
+		}
+		run := func(n int) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","method":"Mock.run","params":{"steps":[],"taskID":"00000000-0000-4000-8000-00000000000%d"}`, n)
+		}
+		say("SUBSCRIBE\nid:1\ndestination:replies\n\n^SUBSCRIBE\nid:2\ndestination:jms.topic.vdsm_responses\n\n^")
+		send("reply-to:replies\novirtCorrelationId:a\\cb\n", "["+run(1)+`,"id":"x"},`+run(2)+`,"id":"y"},`+run(3)+"}]")
+		send("reply-to:replies\novirtCorrelationId:a\\cb\n", run(4)+"}")
+		send("ovirtCorrelationId:other\n", run(5)+`,"id":"z"}`)
+		send("reply-to:nobody\n", run(6)+`,"id":"z"}`)
+		send("reply-to:replies\n", "{")
+		send("reply-to:replies\n", `[{"jsonrpc":"2.0","method":"Flow.list","id":1}]`)
+		_ = conn.Close()
+		<-done
+		want := []string{
+			`replies [{"jsonrpc":"2.0","id":"x","result":"00000000-0000-4000-8000-000000000001"},{"jsonrpc":"2.0","id":"y","result":"00000000-0000-4000-8000-000000000002"}]`,
+			`jms.topic.vdsm_responses {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"the message is not JSON in UTF-8"}}`,
+			`replies {"jsonrpc":"2.0","id":1,"result":{"flows":[{"flowID":"a:b","tasks":4,"fenced":false},{"flowID":"other","tasks":1,"fenced":false}],"next":""}}`,
+		}
+		if strings.Join(heard, "\n") != strings.Join(want, "\n") {
+			t.Errorf("heard:\n%s\nwant:\n%s", strings.Join(heard, "\n"), strings.Join(want, "\n"))
+		}
+		if n := len(h.engine.List(tasks.Filter{})); n != 6 {
+			t.Errorf("%d tasks were made", n)
+		}
+		h.close()
 	})
 }
 
