@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/internal/param"
 	"vdsm-agent/tasks/store"
 )
 
@@ -326,7 +327,8 @@ func (t *task) revertAtEnd() {
 }
 
 // Clear accepts a final task for good: it leaves all lists, its undo is dropped, and what it had put off is recorded, in the
-// same transaction, as a task of its own. Errors: 401 unknown or cleared before, 410 not final, 413 the store.
+// same transaction, as a task of its own. Secrets among its parameters are not kept in the history. Errors: 401 unknown or cleared
+// before, 410 not final, 413 the store.
 func (e *Engine) Clear(id, who string) error {
 	t, err := e.find(id)
 	if err != nil {
@@ -338,5 +340,9 @@ func (e *Engine) Clear(id, who string) error {
 		}
 		r.State = Cleared
 		return nil
-	}, func(r *record, c *store.Change) error { return t.deferred(r, c, EndCleared) })
+	}, func(r *record, c *store.Change) error {
+		err := t.deferred(r, c, EndCleared)
+		r.Params = param.Shown(r.Params)
+		return err
+	})
 }

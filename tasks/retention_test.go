@@ -1,6 +1,7 @@
 package tasks_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -170,6 +171,32 @@ func TestExpiredNoMore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHistoryHasNoSecrets: a secret is kept for the work, and not when the task was cleared; what else it was stays.
+func TestHistoryHasNoSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		const params = `{"steps":[{"name":"a","password":"hunter2"}]}`
+		id := b.submitAs(tasks.Submission{Verb: "Mock.run", Params: json.RawMessage(params), Who: "tester"})
+		b.ended(id)
+		body := func() string {
+			row, err := b.store.Get(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(row.Body)
+		}
+		if !strings.Contains(body(), "hunter2") {
+			t.Errorf("it could not be resumed: %s", body())
+		}
+		if err := b.Clear(id, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(body(), "hunter2") || !strings.Contains(body(), `"name":"a"`) {
+			t.Errorf("the history has %s", body())
+		}
+	})
 }
 
 // TestHistoryIsCut by age and by rows; the trail goes with its task, and nothing that is listed goes.

@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"test/planted":                        {},
 	"test/rpcbench":                       {"rpc/stomp", "rpc/certs/...", "test/benchkit"},
 	"storageops/copy/copybench":           {"storageops/...", "internal/..."},
-	"tasks":                               {"tasks/store", "internal/access", "internal/code"},
+	"tasks":                               {"tasks/store", "internal/access", "internal/code", "internal/param"},
 	"tasks/store":                         {"internal/code"},
 	"tasks/tasktest":                      {"tasks", "tasks/store", "internal/..."},
 	"tasks/tasktest/mock":                 {"tasks", "internal/..."},

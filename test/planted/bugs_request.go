@@ -66,8 +66,16 @@ func requestBugs() []bug {
 			name: "a clear forgets what the task put off",
 			why:  "the trash of every deleted volume stays until the domain is full",
 			file: "tasks/request.go", by: proof,
-			edits: []edit{{`return t.deferred(r, c, EndCleared) })
-`, `return nil })
+			edits: []edit{{`err := t.deferred(r, c, EndCleared)
+`, `var err error
+`}},
+		},
+		{
+			name: "a clear keeps secrets",
+			why:  "whoever reads the history a month later has the password",
+			file: "tasks/request.go", by: engine.test("TestHistoryHasNoSecrets"),
+			edits: []edit{{`r.Params = param.Shown(r.Params)
+`, `_ = param.Shown
 `}},
 		},
 		{
