@@ -27,5 +27,5 @@ func Parse(word string) (Role, error) {
 			return Role(role), nil
 		}
 	}
-	return None, fmt.Errorf("%q is none of none, observe, operate, admin", word)
+	return None, fmt.Errorf("%q is not a role: none, observe, operate or admin", word)
 }
