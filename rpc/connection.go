@@ -34,6 +34,7 @@ type connection struct {
 	stream  *stream.Stream
 	// asksByItself says that the peer has another way to say whether it wants events: STOMP's SUBSCRIBE.
 	asksByItself bool
+	left         bool // it is no listener any more; guarded by the hub's mu
 
 	mu         sync.Mutex // guards what follows
 	running    int        // of those that wait for their turn

@@ -47,10 +47,13 @@ func (l *listener) wants(method string) bool {
 	})
 }
 
-// change changes what a connection wants. Events that happen after it has returned are not missed.
+// change changes what a connection wants, until it has left. Events that happen after it has returned are not missed.
 func (h *hub) change(c *connection, change func(*listener)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if c.left {
+		return
+	}
 	l := h.listeners[c]
 	if l == nil {
 		l = &listener{}
@@ -60,10 +63,11 @@ func (h *hub) change(c *connection, change func(*listener)) {
 	h.look()
 }
 
-// leave forgets a connection.
+// leave forgets a connection, whose transport may still be about to say what it wants.
 func (h *hub) leave(c *connection) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	c.left = true
 	delete(h.listeners, c)
 	h.look()
 }

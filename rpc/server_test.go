@@ -403,6 +403,61 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
+// late is a framing whose peer may say that it wants events when it is gone already.
+type late struct {
+	*stream.Lines
+	tell func(wanted bool)
+}
+
+func (l *late) OnEvents(tell func(bool)) { l.tell = tell }
+
+// subscribed counts who wants events.
+type subscribed struct {
+	*tasks.Engine
+	n atomic.Int64
+}
+
+func (s *subscribed) Subscribe() *tasks.Subscription {
+	s.n.Add(1)
+	return s.Engine.Subscribe()
+}
+
+// TestWantedTooLate: a connection that has ended gets no events, and none are made for it.
+func TestWantedTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &subscribed{Engine: tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Log: zerolog.Nop()})}
+		if err := e.Start(nil); err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close(context.Background())
+		s := rpc.New(rpc.Options{Log: zerolog.Nop()})
+		s.Feed(e)
+		s.SetReady()
+		serve := func(meanwhile func(*late)) *late {
+			server, client := net.Pipe()
+			f := &late{Lines: stream.NewLines(server, stream.MaxMessage)}
+			served := make(chan struct{})
+			go func() {
+				s.ServeMessages(t.Context(), f, rpc.Peer{Name: "tester", Role: access.Observe})
+				close(served)
+			}()
+			synctest.Wait()
+			meanwhile(f)
+			client.Close()
+			<-served
+			return f
+		}
+		serve(func(f *late) { f.tell(true) })
+		if n := e.n.Load(); n != 1 {
+			t.Errorf("%d want events while it is there", n)
+		}
+		serve(func(*late) {}).tell(true)
+		if n := e.n.Load(); n != 1 {
+			t.Errorf("%d want events when it is gone", n-1)
+		}
+	})
+}
+
 // TestHandleRefusesDefects: a name that is taken, or a method that does nothing.
 func TestHandleRefusesDefects(t *testing.T) {
 	for name, m := range map[string]rpc.Method{
