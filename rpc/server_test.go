@@ -458,6 +458,51 @@ func TestWantedTooLate(t *testing.T) {
 	})
 }
 
+// TestDeafListener: a client that asks for events and does not read them holds up neither tasks nor other listeners, and is given up.
+func TestDeafListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := tasks.New(tasks.Options{Store: tasktest.NewMemStore(), Verbs: mock.Verbs(mock.NewWorld()), Log: zerolog.Nop()})
+		if err := engine.Start(nil); err != nil {
+			t.Fatal(err)
+		}
+		defer engine.Close(context.Background())
+		h := newHouse(t, rpc.Methods(engine, nil)...)
+		h.server.Feed(engine)
+		deaf := h.dial()
+		defer deaf.Close()
+		io.WriteString(deaf, `{"jsonrpc":"2.0","method":"Events.subscribe","id":1}`+"\n")
+		if _, err := bufio.NewReaderSize(deaf, 16).ReadByte(); err != nil {
+			t.Fatal(err)
+		}
+		c := client.New(h.dial())
+		defer c.Close()
+		if err := c.Subscribe(t.Context(), "|tasks|status|*"); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		for range 50 {
+			if err := c.Call(t.Context(), "Mock.run", map[string]any{"steps": []any{}}, nil); err != nil {
+				t.Fatal(err)
+			}
+			for ended := false; !ended; {
+				e, err := c.Next(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended = strings.Contains(string(e.Params), `"state":"finished"`)
+			}
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("the others were held up for %s", took)
+		}
+		<-time.After(2 * stream.StallAfter) // it has read some of its answer
+		synctest.Wait()
+		if log := h.log.String(); !strings.Contains(log, "has read nothing for 30s") {
+			t.Errorf("the log is %s", log)
+		}
+	})
+}
+
 // TestHandleRefusesDefects: a name that is taken, or a method that does nothing.
 func TestHandleRefusesDefects(t *testing.T) {
 	for name, m := range map[string]rpc.Method{

@@ -226,6 +226,46 @@ func TestStreamWaitsForReader(t *testing.T) {
 	})
 }
 
+// TestStreamEvents: those that may be left out are when many messages wait; the others never are, and when far more wait the connection
+// ends and says why.
+func TestStreamEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		m.block = make(chan struct{})
+		s, conn := serve(m)
+		defer conn.Close()
+		push := func(n int, mayBeLeftOut, taken bool) {
+			t.Helper()
+			for range n {
+				if got := s.Push([]byte(`{}`), mayBeLeftOut); got != taken {
+					t.Fatalf("an event was taken: %t", got)
+				}
+			}
+		}
+		push(1, false, true)
+		synctest.Wait() // it is being written
+		push(MaxEvents, true, true)
+		push(1, true, false)
+		push(100, false, true)
+		m.block <- struct{}{} // the client reads what is being written, and the next is
+		synctest.Wait()
+		m.block <- struct{}{}
+		synctest.Wait()
+		if got := len(m.written()); got != 1+MaxEvents+100 {
+			t.Errorf("%d events were written", got)
+		}
+		push(1, true, true)
+		synctest.Wait()
+		push(mostEvents, false, true)
+		push(1, false, false)
+		if err := s.Cause(); err == nil || !strings.Contains(err.Error(), "does not read its events: 16000 wait for it") {
+			t.Errorf("the cause is %v", err)
+		}
+		<-conn.DisconnectNotify()
+		push(1, false, true) // which is for nobody
+	})
+}
+
 // TestStreamStalledClient: a client that stops to read is given up after StallAfter, although nothing more is asked.
 func TestStreamStalledClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
