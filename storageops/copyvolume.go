@@ -10,6 +10,7 @@ import (
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
+	"vdsm-agent/storageops/qemuimg"
 	"vdsm-agent/tasks"
 )
 
@@ -191,16 +192,22 @@ func unless(forced bool, err error) error {
 
 // measure fills in what the copy will take, and refuses it before the first byte if it does not fit.
 func (st *Storage) measure(ctx context.Context, s *tasks.Scope, d storageDomain, t *target, m *made) error {
+	if err := st.sizeUp(ctx, s, m); err != nil {
+		return err
+	}
+	return enoughRoom(d, m.needs(t.allocation, m.Measured))
+}
+
+// sizeUp fills in what the data will take. It is that of a qcow2 image, whatever the copy will be: of a raw one qemu-img counts
+// holes too.
+func (st *Storage) sizeUp(ctx context.Context, w work, m *made) error {
 	img := m.Source.image()
 	if m.Parent != domain.BlankUUID {
 		img = img.Alone()
 	}
-	size, err := st.images.Measure(ctx, s, img, imageFormat(t.format))
-	if err != nil {
-		return err
-	}
-	m.Measured = size.Required
-	return enoughRoom(d, m.needs(t.allocation, size.Required))
+	size, err := st.images.Measure(ctx, w, img, qemuimg.QCOW2)
+	m.Measured = size.Required + size.Bitmaps
+	return err
 }
 
 // replaceStep moves a volume that is in the place of the copy to the trash.
@@ -219,15 +226,20 @@ func (t *target) replaceStep() tasks.Step {
 			return d.Trash().Put(domain.Entry{Task: t.task, Label: labelReplaced, Image: t.Image, Volume: t.Volume})
 		},
 		Undo: func(_ context.Context, s *tasks.Scope) error {
-			// What the task made may still be in the place, in part: a later try to take that back would take this.
-			if s.Started(stepFile) && !s.Undone(stepFile) {
-				return code.Errorf(code.Storage, "%s stays in the trash until what the task made in its place is taken back", t.volumeRef)
-			}
-			d, err := t.domain()
-			if err != nil {
-				return err
-			}
-			return d.Trash().Restore(t.task, func(i domain.Item) bool { return i.Label == labelReplaced })
+			return restoreReplaced(t.st, s, t.volumeRef, stepFile)
 		},
 	}
+}
+
+// restoreReplaced puts back what was in the place of what the step made. That may still be there, in part, if its undo failed: a later
+// try to take it back would take this.
+func restoreReplaced(st *Storage, s *tasks.Scope, place volumeRef, made string) error {
+	if s.Started(made) && !s.Undone(made) {
+		return code.Errorf(code.Storage, "%s stays in the trash until what the task made in its place is taken back", place)
+	}
+	d, err := st.domains.Get(place.Domain)
+	if err != nil {
+		return err
+	}
+	return d.Trash().Restore(s.TaskID(), func(i domain.Item) bool { return i.Label == labelReplaced })
 }

@@ -71,7 +71,7 @@ func (st *Storage) deleteImage() *tasks.Verb {
 		if err := param.Decode(raw, &p, param.Lenient); err != nil {
 			return nil, err
 		}
-		x := &deletion{st, id, volumeRef{Domain: string(p.Domain), Image: string(p.Image)}, bool(p.PostZero)}
+		x := &deletion{st, id, imageRef(p.Domain, p.Image), bool(p.PostZero)}
 		return x.plan(p.Pool), nil
 	}
 	return &tasks.Verb{
@@ -184,26 +184,31 @@ func (x *deletion) findImage(d storageDomain) (deletionPlan, error) {
 	if err != nil {
 		return deletionPlan{}, err
 	}
+	return deletionPlan{}, notDerivedFrom(d, x.Image, volumes)
+}
+
+// notDerivedFrom refuses an image that is the template of others (223).
+func notDerivedFrom(d storageDomain, image string, volumes []string) error {
 	for _, v := range volumes {
-		m, err := d.ReadVolume(x.Image, v)
+		m, err := d.ReadVolume(image, v)
 		if code.Of(err) == code.VolumeMetadataRead {
 			continue // damaged metadata must not make an image undeletable
 		}
 		if err != nil {
-			return deletionPlan{}, err
+			return err
 		}
-		if m.Image != x.Image {
+		if m.Image != image {
 			continue // a share of a template: only this link of it goes
 		}
-		shares, err := d.SharedBy(x.Image, v)
+		shares, err := d.SharedBy(image, v)
 		if err != nil {
-			return deletionPlan{}, err
+			return err
 		}
 		if len(shares) > 0 {
-			return deletionPlan{}, code.Errorf(code.CannotDeleteShared, "image %s is the template of image %s; delete that first", x.Image, shares[0])
+			return code.Errorf(code.CannotDeleteShared, "image %s is the template of image %s; delete that first", image, shares[0])
 		}
 	}
-	return deletionPlan{}, nil
+	return nil
 }
 
 // found is what the check step found.
@@ -353,46 +358,16 @@ func (x *deletion) wipeStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			return x.st.wipe(ctx, s, x.Domain, files)
+			return x.st.wipe(ctx, s, files, x.Domain)
 		},
 	}
 }
 
-// wiped is the checkpoint of a wipe.
-type wiped struct {
-	File int             `json:"file"` // index of the file at work; those before it are done
-	Fill *copy.FillState `json:"fill,omitempty"`
-}
-
-// wipe overwrites the files, all of one domain, one after the other; it goes on where it was.
-func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, domainID string, files []string) error {
-	var last wiped
-	if _, err := s.LastCheckpoint(&last); err != nil {
-		return err
-	}
-	for i := last.File; i < len(files); i++ {
-		if i > last.File {
-			last.Fill = nil
-		}
-		if err := st.images.Zero(ctx, st.limited(wipeWork{s, i}, domainID), files[i], last.Fill); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// wipeWork adds to a checkpoint which file it is about.
-type wipeWork struct {
-	*tasks.Scope
-	file int
-}
-
-func (w wipeWork) Checkpoint(state any) error {
-	fill, ok := state.(copy.FillState)
-	if !ok {
-		return code.Errorf(code.InternalError, "a wipe's checkpoint is a %T", state)
-	}
-	return w.Scope.Checkpoint(wiped{w.file, &fill})
+// wipe overwrites the files, which are in these domains, one after the other; it goes on where it was.
+func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string, domains ...string) error {
+	return inOrder(s, len(files), nil, func(w work, i int, last *copy.FillState) error {
+		return st.images.Zero(ctx, st.limited(w, domains...), files[i], last)
+	})
 }
 
 // deletedPrint is what must not have changed when a delete is taken back: the parent, on whose content the volume depends.
@@ -424,10 +399,10 @@ func (x *deletion) fingerprint(_ context.Context, s *tasks.Scope) (any, error) {
 // would then show something that never was.
 func (x *deletion) unused(_ context.Context, s *tasks.Scope, raw json.RawMessage) error {
 	if x.wipe {
-		return code.Errorf(code.NotRevertible, "%s was wiped (postZero) and cannot come back", x.what())
+		return code.Errorf(code.NotRevertible, "%s was wiped (postZero) and cannot come back", x.volumeRef)
 	}
 	if x.nothingToDo(s) {
-		return code.Errorf(code.TaskState, "%s was gone before this task; there is nothing to take back", x.what())
+		return code.Errorf(code.TaskState, "%s was gone before this task; there is nothing to take back", x.volumeRef)
 	}
 	var then deletedPrint
 	if err := json.Unmarshal(raw, &then); err != nil {
@@ -439,7 +414,7 @@ func (x *deletion) unused(_ context.Context, s *tasks.Scope, raw json.RawMessage
 	}
 	if _, err := d.Trash().Manifest(x.task); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return code.Errorf(code.TaskState, "%s is not in the trash any more; it was emptied", x.what())
+			return code.Errorf(code.TaskState, "%s is not in the trash any more; it was emptied", x.volumeRef)
 		}
 		return err
 	}
@@ -458,11 +433,4 @@ func (x *deletion) unused(_ context.Context, s *tasks.Scope, raw json.RawMessage
 		return code.Errorf(code.TaskState, "the parent volume %s was changed since (%s), so what was deleted does not fit it any more", found.Parent, what)
 	}
 	return nil
-}
-
-func (x *deletion) what() string {
-	if x.Volume == "" {
-		return "image " + x.Image
-	}
-	return x.String()
 }

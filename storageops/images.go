@@ -52,7 +52,7 @@ type work interface {
 }
 
 // silent is a part of a step that is repeated as a whole: what it reports is not the step's.
-type silent struct{ *tasks.Scope }
+type silent struct{ work }
 
 func (silent) Checkpoint(any) error  { return nil }
 func (silent) Progress(int64, int64) {}

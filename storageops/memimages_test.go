@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"vdsm-agent/internal/code"
@@ -220,22 +221,30 @@ func (m memImages) Copy(ctx context.Context, w work, spec copy.Spec, last *copy.
 		return err
 	}
 	return m.by(ctx, w, "the copy", func(h *hand) error {
-		state := copy.State{Blank: true, Sources: sources}
-		switch {
-		case last != nil && (last.Over || !slices.Equal(last.Sources, sources)):
+		if last != nil && !last.Over && slices.Equal(last.Sources, sources) {
+			return m.slices(h, w, spec, data, *last)
+		}
+		blank, over := spec.Dest.New, last != nil
+		if last == nil && !blank {
+			_, p, err := m.see(spec.Dest.Path)
+			if err != nil {
+				return err
+			}
+			blank = p.data == [parts]byte{}
+			over = !blank && len(spec.Source.Backing) > 0 && len(spec.Dest.Backing) > 0
+		}
+		if over {
 			if err := w.Checkpoint(copy.State{Over: true}); err != nil {
 				return err
 			}
 			if err := spec.Recreate(ctx); err != nil {
 				return err
 			}
-			fallthrough
-		case last == nil:
-			if err := w.Checkpoint(state); err != nil {
-				return err
-			}
-		default:
-			state = *last
+			blank = true
+		}
+		state := copy.State{Blank: blank, Sources: sources}
+		if err := w.Checkpoint(state); err != nil {
+			return err
 		}
 		return m.slices(h, w, spec, data, state)
 	})
@@ -244,7 +253,7 @@ func (m memImages) Copy(ctx context.Context, w work, spec copy.Spec, last *copy.
 func (m memImages) slices(h *hand, w work, spec copy.Spec, data [parts]byte, state copy.State) error {
 	whole := picture{capacity: spec.Capacity}
 	for part, value := range data {
-		if value == 0 || whole.end(part) <= state.Next {
+		if value == 0 && state.Blank || whole.end(part) <= state.Next {
 			continue
 		}
 		if m.world.full(part) {
@@ -264,8 +273,52 @@ func (m memImages) slices(h *hand, w work, spec copy.Spec, data [parts]byte, sta
 			return err
 		}
 	}
+	if spec.Bitmaps {
+		if err := m.copyBitmaps(h, spec); err != nil {
+			return err
+		}
+	}
 	state.Complete = true
 	return w.Checkpoint(state)
+}
+
+// copyBitmaps adds each bitmap of the source anew, empty, and then fills it: an empty one has a question mark.
+func (m memImages) copyBitmaps(h *hand, spec copy.Spec) error {
+	_, from, err := m.see(spec.Source.Path)
+	if err != nil {
+		return err
+	}
+	_, to, err := m.see(spec.Dest.Path)
+	if err != nil {
+		return err
+	}
+	change := func(what, old, name string) error {
+		err := h.edit(what, spec.Dest.Path, func(p *picture) {
+			p.bitmaps = name + strings.ReplaceAll(p.bitmaps, old, "")
+		})
+		if err != nil {
+			return err
+		}
+		return h.sync(what, spec.Dest.Path)
+	}
+	for name := range strings.SplitAfterSeq(from.bitmaps, ",") {
+		if name == "" {
+			continue
+		}
+		empty := "?" + name
+		if strings.Contains(to.bitmaps, name) {
+			if err := change("remove a bitmap", strings.Repeat("?", strings.Count(to.bitmaps, empty))+name, ""); err != nil {
+				return err
+			}
+		}
+		if err := change("add a bitmap", empty, empty); err != nil {
+			return err
+		}
+		if err := change("merge a bitmap", empty, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // read returns what the destination is to hold, and how the sources are now.

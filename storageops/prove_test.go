@@ -3,6 +3,7 @@ package storageops
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"testing"
 
 	"vdsm-agent/storageops/domain"
@@ -43,7 +44,7 @@ func proofCases() []prove.Case {
 		c.Final = true
 		return c
 	}
-	return append([]prove.Case{
+	return slices.Concat([]prove.Case{
 		proofCase("create raw", "Volume.create", create),
 		proofCase("create raw preallocated", "Volume.create", create.with(fields{"preallocate": "PREALLOCATED"})),
 		proofCase("create cow preallocated", "Volume.create", create.with(fields{"volFormat": "COW", "preallocate": 1})),
@@ -64,7 +65,7 @@ func proofCases() []prove.Case {
 		final(proofCase("delete what is gone", "Volume.delete", remove.with(fields{"volumeID": volNew}))),
 		proofCase("empty the trash of a task", "Trash.empty", fields{"taskID": oldTask}),
 		proofCase("empty the trash of a domain and wipe", "Trash.empty", fields{"storagedomainID": sdID, "postZero": true}),
-	}, jobCases()...)
+	}, jobCases(), chainCases())
 }
 
 // jobCases are the storage jobs.

@@ -34,23 +34,43 @@ func (st *Storage) volumeSource(ctx context.Context, w work, v volumeRef) (from,
 	if err != nil {
 		return from{}, meta, err
 	}
-	var f from
-	for i, link := range chain {
-		path, err := d.VolumePath(v.Image, link.Volume)
-		if err != nil {
-			return from{}, meta, err
-		}
-		layer := copy.Layer{Path: path, Format: imageFormat(link.Meta.Format)}
-		if err := st.sound(ctx, w, layer, expected(chain[i:]), link.Meta.Capacity); err != nil {
-			return from{}, meta, err
-		}
-		if i == 0 {
-			f.Path, f.Format = layer.Path, layer.Format
-		} else {
-			f.Backing = append(f.Backing, layer)
+	layers, err := st.soundLayers(ctx, w, d, v.Image, chain)
+	if err != nil {
+		return from{}, meta, err
+	}
+	return sourceOf(layers), meta, nil
+}
+
+// soundLayers proves of each volume of a chain that its file is what the metadata says, and returns the files, the leaf's first.
+func (st *Storage) soundLayers(ctx context.Context, w work, d storageDomain, image string, chain []domain.ChainLink) ([]copy.Layer, error) {
+	layers, err := layersOf(d, image, chain)
+	if err != nil {
+		return nil, err
+	}
+	for i, l := range layers {
+		if err := st.sound(ctx, w, l, expected(chain[i:]), chain[i].Meta.Capacity); err != nil {
+			return nil, err
 		}
 	}
-	return f, meta, nil
+	return layers, nil
+}
+
+// layersOf are the files of a chain, in its order.
+func layersOf(d storageDomain, image string, chain []domain.ChainLink) ([]copy.Layer, error) {
+	layers := make([]copy.Layer, len(chain))
+	for i, link := range chain {
+		path, err := d.VolumePath(image, link.Volume)
+		if err != nil {
+			return nil, err
+		}
+		layers[i] = copy.Layer{Path: path, Format: imageFormat(link.Meta.Format)}
+	}
+	return layers, nil
+}
+
+// sourceOf reads the first of the layers, over the others.
+func sourceOf(layers []copy.Layer) from {
+	return from{Path: layers[0].Path, Format: layers[0].Format, Backing: layers[1:]}
 }
 
 // expected is what the header of the first volume of a chain must say.
@@ -82,21 +102,14 @@ func (t *target) dataStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			spec, err := t.copySpec(s, m)
-			if err != nil {
-				return err
-			}
-			w := t.st.limited(s, t.Domain, t.from)
 			var last copy.State
-			found, err := s.LastCheckpoint(&last)
-			if err != nil {
+			if found, err := s.LastCheckpoint(&last); err != nil {
 				return err
-			}
-			if !found {
-				return t.st.images.Copy(ctx, w, spec, nil)
+			} else if !found {
+				return t.copyData(ctx, s, m, nil)
 			}
 			s.Log().Info().Int64("done", last.Done).Int64("total", last.Total).Msg("the copy goes on from its checkpoint")
-			return t.st.images.Copy(ctx, w, spec, &last)
+			return t.copyData(ctx, s, m, &last)
 		}),
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
 			var last copy.State
@@ -106,7 +119,16 @@ func (t *target) dataStep() tasks.Step {
 	}
 }
 
-func (t *target) copySpec(s *tasks.Scope, m made) (copy.Spec, error) {
+// copyData copies the data into the volume, on from last. The caller holds the lease.
+func (t *target) copyData(ctx context.Context, w work, m made, last *copy.State) error {
+	spec, err := t.copySpec(w, m)
+	if err != nil {
+		return err
+	}
+	return t.st.images.Copy(ctx, t.st.limited(w, t.Domain, t.from), spec, last)
+}
+
+func (t *target) copySpec(w work, m made) (copy.Spec, error) {
 	d, err := t.domain()
 	if err != nil {
 		return copy.Spec{}, err
@@ -117,13 +139,14 @@ func (t *target) copySpec(s *tasks.Scope, m made) (copy.Spec, error) {
 	}
 	spec := copy.Spec{
 		Source:   copy.Source{Path: m.Source.Path, Format: m.Source.Format, Backing: m.Source.Backing},
-		Dest:     copy.Dest{Path: path, Format: imageFormat(t.format), New: true, Preallocated: t.allocation == domain.Preallocated && t.format == domain.FormatRaw},
+		Dest:     copy.Dest{Path: path, Format: imageFormat(t.format), New: !t.old, Preallocated: t.allocation == domain.Preallocated && t.format == domain.FormatRaw},
 		Capacity: m.Capacity,
+		Bitmaps:  t.bitmaps && t.format == domain.FormatCOW && m.Source.Format == qemuimg.QCOW2,
 		Recreate: func(ctx context.Context) error {
-			if err := t.makeFile(ctx, s, m); err != nil {
+			if err := t.makeFile(ctx, w, m); err != nil {
 				return err
 			}
-			return t.allocate(ctx, silent{s}, m, nil)
+			return t.allocate(ctx, silent{w}, m, nil)
 		},
 	}
 	if m.Parent == domain.BlankUUID {
@@ -133,12 +156,6 @@ func (t *target) copySpec(s *tasks.Scope, m made) (copy.Spec, error) {
 	if err != nil {
 		return copy.Spec{}, err
 	}
-	for _, link := range chain {
-		layer := copy.Layer{Format: imageFormat(link.Meta.Format)}
-		if layer.Path, err = d.VolumePath(t.Image, link.Volume); err != nil {
-			return copy.Spec{}, err
-		}
-		spec.Dest.Backing = append(spec.Dest.Backing, layer)
-	}
-	return spec, nil
+	spec.Dest.Backing, err = layersOf(d, t.Image, chain)
+	return spec, err
 }

@@ -54,6 +54,7 @@ func (st *Storage) Verbs() []*tasks.Verb {
 	all := []*tasks.Verb{
 		st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash(), st.startSPM(),
 		st.updateVolume(),
+		st.moveImage(), st.cloneStructure(), st.syncData(),
 	}
 	for _, v := range all {
 		st.inPool(v)
@@ -70,12 +71,19 @@ func decode[P interface{ check() error }](raw json.RawMessage, strict param.Stri
 	return p, p.check()
 }
 
-// volumeRef names a volume.
+// volumeRef names a volume, or without one a whole image.
 type volumeRef struct {
 	Domain, Image, Volume string
 }
 
+func imageRef(domain, image param.UUID) volumeRef {
+	return volumeRef{Domain: string(domain), Image: string(image)}
+}
+
 func (v volumeRef) String() string {
+	if v.Volume == "" {
+		return "image " + v.Image + " (domain " + v.Domain + ")"
+	}
 	return "volume " + v.Volume + " (image " + v.Image + ", domain " + v.Domain + ")"
 }
 

@@ -34,7 +34,7 @@ type made struct {
 	Parent       string `json:"parent"` // domain.BlankUUID = none
 	ParentFormat string `json:"parentFormat,omitempty"`
 	DiskType     string `json:"diskType"`
-	Measured     int64  `json:"measured,omitempty"` // bytes that its data will take, as qemu-img measured
+	Measured     int64  `json:"measured,omitempty"` // bytes that its data takes, as qemu-img measured
 	Replaces     bool   `json:"replaces,omitempty"` // a volume is in its place and goes to the trash first
 	Source       *from  `json:"source,omitempty"`
 }
@@ -57,7 +57,10 @@ type target struct {
 	allocation string // domain.Sparse or Preallocated
 	desc       string
 	sequence   int64
+	internal   bool   // others of the task are made on it
 	from       string // the domain that its data comes from; "" = none
+	bitmaps    bool   // those of its source are copied too
+	old        bool   // it was there before the task, and may hold data
 	postZero   bool   // what the task puts into the trash is wiped before it is unlinked
 }
 
@@ -188,7 +191,7 @@ func (t *target) fileStep() tasks.Step {
 }
 
 // makeFile makes the file anew, also when one is there: it is this task's own.
-func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
+func (t *target) makeFile(ctx context.Context, w work, m made) error {
 	d, err := t.domain()
 	if err != nil {
 		return err
@@ -201,7 +204,7 @@ func (t *target) makeFile(ctx context.Context, s *tasks.Scope, m made) error {
 	if m.Parent != domain.BlankUUID {
 		spec.Backing, spec.BackingFormat = m.Parent, m.ParentFormat
 	}
-	if err := t.st.images.Create(ctx, s, spec); err != nil {
+	if err := t.st.images.Create(ctx, w, spec); err != nil {
 		return err
 	}
 	return d.SetMode(t.Image, t.Volume)
@@ -260,17 +263,26 @@ func (t *target) metadataStep(legality string) tasks.Step {
 			if err != nil {
 				return err
 			}
-			d, err := t.domain()
-			if err != nil {
-				return err
-			}
-			return d.WriteVolumeMeta(t.Image, t.Volume, domain.VolumeMeta{
-				Capacity: m.Capacity, CTime: time.Now(), Description: t.desc, DiskType: m.DiskType, Domain: t.Domain, Format: t.format,
-				Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: domain.Leaf,
-			})
+			return t.writeMeta(m, legality)
 		},
 		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
+}
+
+// writeMeta gives the volume its metadata. A template is one only when it is whole.
+func (t *target) writeMeta(m made, legality string) error {
+	d, err := t.domain()
+	if err != nil {
+		return err
+	}
+	volType := domain.Leaf
+	if t.internal {
+		volType = domain.Internal
+	}
+	return d.WriteVolumeMeta(t.Image, t.Volume, domain.VolumeMeta{
+		Capacity: m.Capacity, CTime: time.Now(), Description: t.desc, DiskType: m.DiskType, Domain: t.Domain, Format: t.format,
+		Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: volType,
+	})
 }
 
 // legalStep publishes the volume: it is whole. volType is Leaf or Shared.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"path"
+	"slices"
 	"time"
 
 	"vdsm-agent/internal/access"
@@ -28,9 +29,13 @@ func (p emptyTrashParams) check() error {
 	return nil
 }
 
-// reclaimTask is the task that unlinks what another has put into the trash.
+// reclaimTask is the task that unlinks what another has put into the trash, of one domain, or with "" of all.
 func reclaimTask(domain, task string, postZero bool) *tasks.Submission {
-	raw, err := json.Marshal(map[string]any{"storagedomainID": domain, "taskID": task, "postZero": postZero})
+	params := map[string]any{"taskID": task, "postZero": postZero}
+	if domain != "" {
+		params["storagedomainID"] = domain
+	}
+	raw, err := json.Marshal(params)
 	if err != nil {
 		panic(err) // strings and booleans always marshal
 	}
@@ -56,7 +61,10 @@ func (st *Storage) emptyTrash() *tasks.Verb {
 				_, err := st.writable(string(p.Domain))
 				return err
 			}
-			_, err = st.trashOf(string(p.Task))
+			found, err := st.trashesOf(string(p.Task))
+			if err == nil && len(found) == 0 {
+				err = code.Errorf(code.InvalidParameter, "task %s has nothing in the trash of any domain", p.Task)
+			}
 			return err
 		},
 	}
@@ -89,11 +97,11 @@ func (st *Storage) planEmptyTrash(id string, raw json.RawMessage) (*tasks.Plan, 
 
 // wipeTrash overwrites the data of all entries. Those whose unlinking had begun are left to it.
 func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
-	d, entries, err := st.toReclaim(p)
-	if err != nil || len(entries) == 0 {
+	entries, err := st.toReclaim(p)
+	if err != nil {
 		return err
 	}
-	var files []string
+	var files, domains []string
 	for _, e := range entries {
 		if e.Reclaiming {
 			continue
@@ -102,17 +110,17 @@ func (st *Storage) wipeTrash(ctx context.Context, s *tasks.Scope, p emptyTrashPa
 			return tasks.Permanent(code.Errorf(code.TaskState, "what task %s has in the trash cannot be wiped, since its manifest cannot be read (%s); empty it without postZero",
 				e.Task, e.Problem), "the trash of task "+e.Task)
 		}
-		data, err := d.Trash().Data(e.Task)
+		data, err := e.in.Trash().Data(e.Task)
 		if err != nil {
 			return err
 		}
-		files = append(files, data...)
+		files, domains = append(files, data...), append(domains, e.in.ID())
 	}
-	return st.wipe(ctx, s, d.ID(), files)
+	return st.wipe(ctx, s, files, domains...)
 }
 
 func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrashParams) error {
-	d, entries, err := st.toReclaim(p)
+	entries, err := st.toReclaim(p)
 	if err != nil {
 		return err
 	}
@@ -122,7 +130,7 @@ func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrash
 	}
 	for _, e := range entries {
 		before := freed
-		err := d.Trash().Remove(ctx, e.Task, func(n int64) {
+		err := e.in.Trash().Remove(ctx, e.Task, func(n int64) {
 			freed = before + n
 			s.Progress(freed, total)
 		})
@@ -133,37 +141,48 @@ func (st *Storage) unlinkTrash(ctx context.Context, s *tasks.Scope, p emptyTrash
 	return nil
 }
 
-// toReclaim finds the entries that the parameters name; none is no error.
-func (st *Storage) toReclaim(p emptyTrashParams) (storageDomain, []domain.TrashEntry, error) {
-	if p.Domain.IsBlank() {
-		d, err := st.trashOf(string(p.Task))
-		if code.Of(err) == code.InvalidParameter {
-			return nil, nil, nil // reclaimed before a restart
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		p.Domain = param.UUID(d.ID())
-	}
-	d, err := st.domains.Get(string(p.Domain))
-	if err != nil {
-		return nil, nil, err
-	}
-	entries, err := d.Trash().List()
-	if err != nil || p.Task.IsBlank() {
-		return d, entries, err
-	}
-	for _, e := range entries {
-		if e.Task == string(p.Task) {
-			return d, []domain.TrashEntry{e}, nil
-		}
-	}
-	// A reclaim that died may have left an empty directory, which is in no list; its wipe, if it had one, is done.
-	return d, []domain.TrashEntry{{Task: string(p.Task), Reclaiming: true}}, nil
+// reclaimed is an entry that is emptied.
+type reclaimed struct {
+	in storageDomain
+	domain.TrashEntry
 }
 
-// trashOf finds the domain in which the task has put something into the trash.
-func (st *Storage) trashOf(task string) (storageDomain, error) {
+// toReclaim finds the entries that the parameters name, without a domain those of the task in all domains; none is no error.
+func (st *Storage) toReclaim(p emptyTrashParams) ([]reclaimed, error) {
+	ids := []string{string(p.Domain)}
+	if p.Domain.IsBlank() {
+		var err error
+		if ids, err = st.trashesOf(string(p.Task)); err != nil {
+			return nil, err // none: reclaimed before a restart
+		}
+	}
+	var out []reclaimed
+	for _, id := range ids {
+		d, err := st.domains.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		entries, err := d.Trash().List()
+		if err != nil {
+			return nil, err
+		}
+		if !p.Task.IsBlank() {
+			entries = slices.DeleteFunc(entries, func(e domain.TrashEntry) bool { return e.Task != string(p.Task) })
+			if len(entries) == 0 {
+				// A reclaim that died may have left an empty directory, which is in no list; its wipe, if it had one, is done.
+				entries = []domain.TrashEntry{{Task: string(p.Task), Reclaiming: true}}
+			}
+		}
+		for _, e := range entries {
+			out = append(out, reclaimed{d, e})
+		}
+	}
+	return out, nil
+}
+
+// trashesOf finds the domains in which the task has put something into the trash.
+func (st *Storage) trashesOf(task string) ([]string, error) {
+	var out []string
 	for _, id := range st.domains.List() {
 		d, err := st.domains.Get(id)
 		if err != nil {
@@ -175,10 +194,10 @@ func (st *Storage) trashOf(task string) (storageDomain, error) {
 			return nil, err
 		}
 		if has {
-			return d, nil
+			out = append(out, id)
 		}
 	}
-	return nil, code.Errorf(code.InvalidParameter, "task %s has nothing in the trash of any domain", task)
+	return out, nil
 }
 
 // TrashItem is one entry of Trash.list.

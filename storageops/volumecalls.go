@@ -269,8 +269,12 @@ func (st *Storage) prepareImage(_ context.Context, raw json.RawMessage) (any, er
 	}
 	leaf := string(p.Leaf)
 	if p.Leaf.IsBlank() {
-		if leaf, err = onlyLeaf(d, string(p.Image)); err != nil {
+		volumes, err := d.Volumes(string(p.Image))
+		if err != nil {
 			return nil, err
+		}
+		if leaf, err = leafOf(d, string(p.Image), volumes); err != nil {
+			return nil, code.Errorf(code.Of(err), "%w; give volumeID", err)
 		}
 	}
 	path, err := legalChain(d, string(p.Image), leaf, bool(p.Illegal))
@@ -292,32 +296,6 @@ func legalChain(d *domain.Domain, image, leaf string, illegal bool) (string, err
 		}
 	}
 	return chain[0].Path, nil
-}
-
-// onlyLeaf is the volume of an image that no other is built on.
-func onlyLeaf(d *domain.Domain, image string) (string, error) {
-	volumes, err := d.Volumes(image)
-	if err != nil {
-		return "", err
-	}
-	leaf := ""
-	for _, v := range volumes {
-		m, err := d.ReadVolume(image, v)
-		if err != nil {
-			return "", err
-		}
-		if m.VolType == domain.Internal {
-			continue
-		}
-		if leaf != "" {
-			return "", code.Errorf(code.InvalidParameter, "image %s has more than one leaf, such as %s and %s; give volumeID", image, leaf, v)
-		}
-		leaf = v
-	}
-	if leaf == "" {
-		return "", code.Errorf(code.ImageIsNotLegalChain, "image %s has no leaf", image)
-	}
-	return leaf, nil
 }
 
 // teardownImage has nothing to tear down where volumes are files.

@@ -103,7 +103,7 @@ func (w *world) Seen() string {
 		case domain.Manifest:
 			line = fmt.Sprintf("%s %d items", line, len(data.Items))
 		}
-		line = fmt.Sprintf("%s %s links=%d", line, n.mode, w.disk.links(ino))
+		line = fmt.Sprintf("%s %s links=%d", line, n.mode, w.links(ino))
 		if ours {
 			line = "trash " + regexp.MustCompile(` links=\d+$`).ReplaceAllString(line, "")
 		}
@@ -111,6 +111,16 @@ func (w *world) Seen() string {
 	})
 	slices.Sort(out)
 	return strings.Join(out, "\n")
+}
+
+// links counts the names of a file, but those in a trash.
+func (w *world) links(ino inode) (count int) {
+	w.see("/", func(name string, other inode, _ *node) {
+		if _, ours := inTrash(name); other == ino && !ours {
+			count++
+		}
+	})
+	return count
 }
 
 // inTrash leaves the trash's own name out of that of something in it.
@@ -234,13 +244,21 @@ var furnished = sync.OnceValue(func() *disk {
 // addDomain makes a domain with volumes in it.
 func (w *world) addDomain(id string, volumes []furniture) memDomain {
 	d := memDomain{&hand{disk: w.disk, gate: open}, w, id}
+	for _, dir := range []string{"/" + id, d.imagesDir(), memTrash{d}.trashDir()} {
+		if _, err := d.mkdir("", dir, 0o755); err != nil {
+			panic(err)
+		}
+	}
+	return w.addVolumes(id, volumes)
+}
+
+// addVolumes puts volumes into a domain.
+func (w *world) addVolumes(id string, volumes []furniture) memDomain {
+	d := memDomain{&hand{disk: w.disk, gate: open}, w, id}
 	must := func(_ bool, err error) {
 		if err != nil {
 			panic(err)
 		}
-	}
-	for _, dir := range []string{"/" + id, d.imagesDir(), memTrash{d}.trashDir()} {
-		must(d.mkdir("", dir, 0o755))
 	}
 	furnish(volumes, func(img, vol string, v domain.VolumeMeta, p picture) {
 		v.Domain = id

@@ -49,6 +49,9 @@ const (
 	InvalidVolumeUpdate   Code = 235
 	ImageIsNotLegalChain  Code = 262
 	ImageDelete           Code = 256
+	DestImageAction       Code = 260 // the image that is copied to is not what it must be
+	TemplateOnTarget      Code = 263 // the template in the destination is not what it must be
+	MoveTemplateImage     Code = 266 // images are derived from the template
 	ImageDoesNotExist     Code = 268
 	PoolMasterNotFound    Code = 304
 	StoragePoolUnknown    Code = 309

@@ -20,6 +20,8 @@ type everything struct {
 	Format     Format      `json:"format" default:"RAW"`
 	Allocation Allocation  `json:"allocation" default:"SPARSE"`
 	VolType    VolType     `json:"volType" default:"LEAF"`
+	Operation  Operation   `json:"operation" default:"COPY"`
+	Sync       SyncType    `json:"sync" default:"ALL"`
 	Domain     DomainType  `json:"domain" default:"LOCALFS"`
 	Class      DomainClass `json:"class" default:"Data"`
 	Disk       DiskType    `json:"disk" default:"DATA"`
@@ -41,7 +43,7 @@ const someID = "01234567-89ab-cdef-0123-456789abcdef"
 // defaults is what everything is when only the id is given.
 func defaults() everything {
 	e := everything{
-		ID: someID, Count: 7, Format: RAW, Allocation: Sparse, VolType: Leaf, Domain: "LOCALFS", Class: "Data", Disk: "DATA",
+		ID: someID, Count: 7, Format: RAW, Allocation: Sparse, VolType: Leaf, Operation: Copy, Sync: SyncAll, Domain: "LOCALFS", Class: "Data", Disk: "DATA",
 		Text: `it's "so"`, Number: 3, Ratio: 0.5, Plain: true, List: []UUID{},
 	}
 	e.Inner.A = 1
@@ -220,7 +222,7 @@ func TestDescribe(t *testing.T) {
 	if !reflect.DeepEqual(fields, Describe(everything{})) {
 		t.Error("a pointer is described otherwise")
 	}
-	if len(fields) != 17 || fields[0].Name != "id" || fields[16].Name != "inner" {
+	if len(fields) != 19 || fields[0].Name != "id" || fields[18].Name != "inner" {
 		t.Errorf("it has %+v", fields)
 	}
 	for _, f := range fields {
@@ -267,7 +269,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := json.Marshal(map[string]any{
 			"id": first.ID, "size": jsonText(t, first.Size), "force": first.Force, "count": first.Count, "wait": first.Wait, "format": first.Format,
-			"allocation": first.Allocation, "volType": first.VolType, "domain": first.Domain, "class": first.Class, "disk": first.Disk, "text": first.Text,
+			"allocation": first.Allocation, "volType": first.VolType, "operation": first.Operation, "sync": first.Sync, "domain": first.Domain, "class": first.Class, "disk": first.Disk, "text": first.Text,
 			"number": first.Number, "ratio": first.Ratio, "plain": first.Plain, "list": first.List, "inner": first.Inner,
 		})
 		if err != nil {

@@ -20,6 +20,8 @@ var Schemas = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[Format]():      choice(formats),
 	reflect.TypeFor[Allocation]():  choice(allocations),
 	reflect.TypeFor[VolType]():     choice(volTypes),
+	reflect.TypeFor[Operation]():   choice(operations),
+	reflect.TypeFor[SyncType]():    choice(syncTypes),
 	reflect.TypeFor[DomainType]():  choice(domainTypes),
 	reflect.TypeFor[DomainClass](): choice(domainClasses),
 	reflect.TypeFor[DiskType]():    choice(diskTypes),

@@ -171,6 +171,39 @@ func (v *VolType) fromText(s string) error { return choose(s, (*string)(v), volT
 
 var volTypes = map[string]string{"6": "SHARED", "7": "INTERNAL", "8": "LEAF", "shared": "SHARED", "internal": "INTERNAL", "leaf": "LEAF"}
 
+// Operation is what Image.move does; 1 is COPY and 2 MOVE on the wire.
+type Operation string
+
+// The operations of Image.move.
+const (
+	Copy Operation = "COPY"
+	Move Operation = "MOVE"
+)
+
+// UnmarshalJSON takes the word in any case or VDSM's integer.
+func (o *Operation) UnmarshalJSON(b []byte) error { return word(b, (*string)(o), operations) }
+
+func (o *Operation) fromText(s string) error { return choose(s, (*string)(o), operations) }
+
+var operations = map[string]string{"1": "COPY", "2": "MOVE", "copy": "COPY", "move": "MOVE"}
+
+// SyncType says which volumes of a chain Image.syncData copies.
+type SyncType string
+
+// The parts of a chain.
+const (
+	SyncAll      SyncType = "ALL"
+	SyncInternal SyncType = "INTERNAL" // all but the leaf
+	SyncLeaf     SyncType = "LEAF"
+)
+
+// UnmarshalJSON takes one of VDSM's words, in any case.
+func (y *SyncType) UnmarshalJSON(b []byte) error { return word(b, (*string)(y), syncTypes) }
+
+func (y *SyncType) fromText(s string) error { return choose(s, (*string)(y), syncTypes) }
+
+var syncTypes = sameWords("ALL", "INTERNAL", "LEAF")
+
 // DomainType is the type of a storage domain; 4 is LOCALFS on the wire.
 type DomainType string
 
@@ -253,6 +286,10 @@ func typeName(t reflect.Type) string {
 		return strings.Join(distinct(allocations), "|")
 	case reflect.TypeFor[VolType]():
 		return strings.Join(distinct(volTypes), "|")
+	case reflect.TypeFor[Operation]():
+		return strings.Join(distinct(operations), "|")
+	case reflect.TypeFor[SyncType]():
+		return strings.Join(distinct(syncTypes), "|")
 	case reflect.TypeFor[DomainType]():
 		return strings.Join(distinct(domainTypes), "|")
 	case reflect.TypeFor[DiskType]():
