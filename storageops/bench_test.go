@@ -1,6 +1,8 @@
 package storageops_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -157,35 +159,46 @@ func (h *host) discard() {
 // volume puts a volume with some data in place by hand.
 func (h *host) volume(img, vol, parent, format, volType string) {
 	h.t.Helper()
-	d, err := h.domains.Get(sd)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if _, err := d.CreateImageDir(img); err != nil {
-		h.t.Fatal(err)
-	}
-	file := h.path("images", img, vol)
-	word := "raw"
-	args := []string{"create", "-q", "-f", word}
-	if format == domain.FormatCOW {
-		word = "qcow2"
-		args = []string{"create", "-q", "-f", word, "-o", "compat=1.1"}
-		if parent != zeroUUID {
-			args = append(args, "-u", "-b", parent, "-F", "raw")
+	h.volumeIn(sd, domain.VolumeMeta{Image: img, PUUID: parent, Format: format, VolType: volType}, vol,
+		fmt.Sprintf("write -q -P %d 1M 5M", vol[len(vol)-1]), fmt.Sprintf("write -q -P %d 9M 64k", img[len(img)-1]))
+}
+
+// volumeIn makes a volume of 12 MiB in a domain, with what qemu-io does to it.
+func (h *host) volumeIn(id string, m domain.VolumeMeta, vol string, commands ...string) {
+	h.t.Helper()
+	must := func(err error) {
+		h.t.Helper()
+		if err != nil {
+			h.t.Fatal(err)
 		}
 	}
+	d, err := h.domains.Get(id)
+	must(err)
+	_, err = d.CreateImageDir(m.Image)
+	must(err)
+	file := filepath.Join(h.root(), id, "images", m.Image, vol)
+	words := map[string]string{domain.FormatRaw: "raw", domain.FormatCOW: "qcow2"}
+	args := []string{"create", "-q", "-f", words[m.Format]}
+	if m.Format == domain.FormatCOW {
+		args = append(args, "-o", "compat=1.1")
+	}
+	if m.PUUID != zeroUUID {
+		parent, err := d.ReadVolume(m.Image, m.PUUID)
+		must(err)
+		args = append(args, "-u", "-b", m.PUUID, "-F", words[parent.Format])
+	}
 	h.run("qemu-img", append(args, file, "12M")...)
-	h.run("qemu-io", "-f", word, "-c", fmt.Sprintf("write -P %d 1M 5M", vol[len(vol)-1]), "-c", fmt.Sprintf("write -P %d 9M 64k", img[len(img)-1]), file)
-	if err := d.SetMode(img, vol); err != nil {
-		h.t.Fatal(err)
+	var io []string
+	for _, c := range commands {
+		io = append(io, "-c", c)
 	}
-	err = d.WriteVolumeMeta(img, vol, domain.VolumeMeta{
-		Capacity: 12 << 20, CTime: time.Unix(1700000000, 0), DiskType: "DATA", Domain: sd, Format: format, Image: img, Legality: domain.Legal,
-		PUUID: parent, Type: domain.Sparse, VolType: volType,
-	})
-	if err != nil {
-		h.t.Fatal(err)
+	if len(io) > 0 {
+		h.run("qemu-io", append(append([]string{"-f", words[m.Format]}, io...), file)...)
 	}
+	must(d.SetMode(m.Image, vol))
+	m.Capacity, m.CTime, m.DiskType, m.Domain, m.Legality = 12<<20, time.Unix(1700000000, 0), "DATA", id, domain.Legal
+	m.Type = cmp.Or(m.Type, domain.Sparse)
+	must(d.WriteVolumeMeta(m.Image, vol, m))
 }
 
 func (h *host) run(name string, args ...string) string {
@@ -234,18 +247,19 @@ func (h *host) settle() {
 
 var ctime = regexp.MustCompile(`CTIME=\d+`)
 
-// tree is the domain as an observer sees it: every file with its mode and links, metadata but for the time, and of volumes
+// tree is the domains as an observer sees them: every file with its mode and links, metadata but for the time, and of volumes
 // what a guest would read. Our own folder is left out, but for what is in the trash.
 func (h *host) tree() string {
 	h.t.Helper()
 	var b strings.Builder
-	err := filepath.WalkDir(h.path(), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(h.root(), func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name := strings.TrimPrefix(path, h.path())
-		if strings.HasPrefix(name, "/.vdsm-agent") {
-			if strings.HasPrefix(name, "/.vdsm-agent/trash/") && !e.IsDir() {
+		name = strings.TrimPrefix(name, h.root()) // of another domain, whose id stays
+		if strings.Contains(name, "/.vdsm-agent") {
+			if strings.Contains(name, "/.vdsm-agent/trash/") && !e.IsDir() {
 				fmt.Fprintf(&b, "trash %s\n", regexp.MustCompile(`[^/]+/[^/]+$`).FindString(name))
 			}
 			return nil
@@ -262,7 +276,7 @@ func (h *host) tree() string {
 				return err
 			}
 			fmt.Fprintf(&b, " %s", strings.ReplaceAll(ctime.ReplaceAllString(string(text), "CTIME"), "\n", " "))
-		case strings.HasPrefix(name, "/images/") && !e.IsDir():
+		case strings.Contains(name, "/images/") && !e.IsDir():
 			fmt.Fprintf(&b, " %s", h.guest(path))
 		}
 		b.WriteByte('\n')
@@ -274,7 +288,10 @@ func (h *host) tree() string {
 	return b.String()
 }
 
-// guest is a hash of what a guest would read of a volume, its format and its own allocation.
+var offsets = regexp.MustCompile(`, "offset": \d+`)
+
+// guest is a volume's format, a hash of what a guest would read of it up to the last byte that is not zero, its size, and a hash of
+// where in its chain each part of it is.
 func (h *host) guest(path string) string {
 	h.t.Helper()
 	meta, err := os.ReadFile(path + ".meta")
@@ -296,9 +313,12 @@ func (h *host) guest(path string) string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	own := h.run("qemu-img", "map", "-f", format, "--output=json", path)
-	depth := strings.Count(own, `"depth": 0`)
-	return fmt.Sprintf("%s %x depth0:%d", format, sha256.Sum256(content), min(depth, 1))
+	what := fmt.Sprintf("%s %x size:%d", format, sha256.Sum256(bytes.TrimRight(content, "\x00")), len(content))
+	if format == "raw" {
+		return what // where it has holes is the file system's affair
+	}
+	layers := sha256.Sum256(offsets.ReplaceAll([]byte(h.run("qemu-img", "map", "-f", format, "--output=json", path)), nil))
+	return fmt.Sprintf("%s map:%x", what, layers[:4])
 }
 
 // crash makes of the host what a fresh process finds after this one died: rng decides about changes that were being

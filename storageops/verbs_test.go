@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,35 @@ type verbCase struct {
 	// expect are words that must be in the tree after success, and gone ones that must not.
 	expect, gone []string
 	revertible   bool
+}
+
+// hostCase is a verbCase on a host that has more than a newHost.
+type hostCase struct {
+	verbCase
+	setup func(h *host)                  // nil = nothing more
+	left  func(before, tree string) bool // says whether an undo may leave that tree; nil = only the one before
+}
+
+func (c hostCase) on(h *host) *host {
+	if c.setup != nil {
+		c.setup(h)
+	}
+	return h
+}
+
+func (c hostCase) undone(t *testing.T, before, tree string) {
+	t.Helper()
+	if c.left == nil || !c.left(before, tree) {
+		same(t, before, tree)
+	}
+}
+
+// hostCases are all cases.
+func hostCases(t *testing.T) (all []hostCase) {
+	for _, c := range verbCases(t) {
+		all = append(all, hostCase{verbCase: c})
+	}
+	return slices.Concat(all, chainVerbCases())
 }
 
 func with(base map[string]any, more ...any) map[string]any {
@@ -75,9 +105,9 @@ func verbCases(t *testing.T) []verbCase {
 
 // TestVerbs runs each verb to its end, repeats its submit, and takes it back; then clears it.
 func TestVerbs(t *testing.T) {
-	for _, c := range verbCases(t) {
+	for _, c := range hostCases(t) {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHost(t)
+			h := c.on(newHost(t))
 			before := h.tree()
 			if err := h.submit(c.verb, c.params); err != nil {
 				t.Fatal(err)
@@ -154,11 +184,11 @@ func same(t *testing.T, want, got string) {
 // TestStopEverywhere stops each verb right behind each of its records. The domain must then be as before, unless the stop was
 // refused, and then the verb must have finished.
 func TestStopEverywhere(t *testing.T) {
-	for _, c := range verbCases(t) {
+	for _, c := range hostCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			for n := int64(1); ; n++ {
-				h := newHostInMemory(t)
+				h := c.on(newHostInMemory(t))
 				before := h.tree()
 				answer := make(chan error, 1)
 				var once sync.Once
@@ -181,7 +211,7 @@ func TestStopEverywhere(t *testing.T) {
 				case err == nil && v.State != tasks.Recovered:
 					t.Errorf("record %d: the stop was taken, the task ended %s: %s", n, v.State, v.Message)
 				case err == nil:
-					same(t, before, h.tree())
+					c.undone(t, before, h.tree())
 				}
 				if t.Failed() {
 					t.Fatalf("stopped behind record %d of %s", n, c.name)
@@ -194,10 +224,10 @@ func TestStopEverywhere(t *testing.T) {
 
 // TestCrashEverywhere lets the agent die at each record of each verb. The next one must bring it to the same end.
 func TestCrashEverywhere(t *testing.T) {
-	for _, c := range verbCases(t) {
+	for _, c := range hostCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHostInMemory(t)
+			h := c.on(newHostInMemory(t))
 			if err := h.submit(c.verb, c.params); err != nil {
 				t.Fatal(err)
 			}
@@ -205,7 +235,7 @@ func TestCrashEverywhere(t *testing.T) {
 			want := h.tree()
 			h.close()
 			for n := int64(2); ; n++ { // the first record is the submit's
-				h := newHostInMemory(t)
+				h := c.on(newHostInMemory(t))
 				dead := make(chan struct{})
 				var once sync.Once
 				count := h.atCommit(n, func() error {
@@ -249,13 +279,7 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(garbage, []byte("this is no image"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		name   string
-		verb   string
-		params map[string]any
-		code   code.Code
-		text   string
-	}{
+	refusals(t, []refusal{
 		{"no such domain", "Volume.delete", with(nil, "storagedomainID", imgA, "volumeID", volOld, "imageID", imgB), code.DomainDoesNotExist, imgA},
 		{"bad uuid", "Volume.delete", with(nil, "volumeID", "X", "imageID", imgB), code.InvalidParameter, "volumeID"},
 		{"has a child", "Volume.delete", with(nil, "volumeID", volRaw, "imageID", imgA), code.VolumeImageHasChild, volTop},
@@ -273,22 +297,38 @@ func TestRefusals(t *testing.T) {
 		{"import: relative path", "Volume.import", map[string]any{"storagedomainID": sd, "path": "file", "format": "raw"}, code.InvalidParameter, "absolute"},
 		{"import: no image", "Volume.import", map[string]any{"storagedomainID": sd, "path": garbage, "format": "cow"}, code.ImageVerification, "qcow2"},
 		{"import: unknown parameter", "Volume.import", map[string]any{"storagedomainID": sd, "path": garbage, "format": "raw", "colour": "red"}, code.InvalidParameter, "colour"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := newHost(t)
-			before := h.tree()
-			err := h.submit(c.verb, c.params)
-			got, text := code.Of(err), fmt.Sprint(err)
-			if err == nil {
-				v := h.ended()
-				if got, text = v.Code, v.Message; v.State != tasks.Recovered {
-					t.Errorf("ended %s", v.State)
-				}
-			}
-			if got != c.code || !strings.Contains(text, c.text) {
-				t.Errorf("answered %d (%s), want %d with %q", got, text, c.code, c.text)
-			}
-			same(t, before, h.tree())
-		})
+	})
+}
+
+type refusal struct {
+	name   string
+	verb   string
+	params map[string]any
+	code   code.Code
+	text   string
+}
+
+func refusals(t *testing.T, cases []refusal) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) { refused(t, newHost(t), c) })
 	}
+}
+
+// refused submits the verb, at once or at its first step refused, and sees that nothing was changed.
+func refused(t *testing.T, h *host, c refusal) {
+	t.Helper()
+	before := h.tree()
+	err := h.submit(c.verb, c.params)
+	got, text := code.Of(err), fmt.Sprint(err)
+	if err == nil {
+		v := h.ended()
+		if got, text = v.Code, v.Message; v.State != tasks.Recovered {
+			t.Errorf("ended %s", v.State)
+		}
+	}
+	if got != c.code || !strings.Contains(text, c.text) {
+		t.Errorf("answered %d (%s), want %d with %q", got, text, c.code, c.text)
+	}
+	same(t, before, h.tree())
 }
