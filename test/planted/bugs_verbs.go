@@ -110,12 +110,12 @@ func verbBugs() []bug {
 			if err != nil {
 				return err
 			}
-			spec`, `		Do: (func(ctx context.Context, s *tasks.Scope) error {
+			var last`, `		Do: (func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
 				return err
 			}
-			spec`}},
+			var last`}},
 		},
 		{
 			name: "a delete moves nothing back",
