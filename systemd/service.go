@@ -1,5 +1,5 @@
-// Package systemd is what the daemon tells systemd about itself, and the unit files by which systemd runs it (units). Without systemd it does
-// nothing. Sockets that systemd passes are the agent's (agent/doors.go). Only agent imports it.
+// Package systemd is what the daemon tells systemd about itself and journald about its work, and the unit files by which systemd runs it (units).
+// Without systemd it does nothing. Sockets that systemd passes are the agent's (agent/doors.go). Only agent and cmd/vdsm-agentd import it.
 package systemd
 
 import (

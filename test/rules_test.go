@@ -16,7 +16,7 @@ import (
 // allowed is the table of ARCHITECTURE.md: what each package of the project may import of the project. An entry that ends with
 // "/..." stands for a package and all below it. Tests may import more.
 var allowed = map[string][]string{
-	"cmd/vdsm-agentd":                     {"agent", "agent/config", "storageops/copy", "internal/version"},
+	"cmd/vdsm-agentd":                     {"agent", "agent/config", "storageops/copy", "systemd", "internal/version"},
 	"cmd/vdsm-agentctl":                   {"rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
 	"cmd/vdsm-agentctl/internal/show":     {"internal/..."},
 	"cmd/vdsm-agentctl/internal/verbargs": {"internal/..."},

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 	"vdsm-agent/agent/config"
 	"vdsm-agent/internal/version"
 	"vdsm-agent/storageops/copy"
+	"vdsm-agent/systemd"
 
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
@@ -74,10 +76,13 @@ func fail(status int, err error) {
 	os.Exit(status)
 }
 
-// logger writes lines for a person on a terminal, JSON elsewhere. Which levels, agent.Run says.
+// logger writes to journald under systemd, lines for a person on a terminal, JSON elsewhere. Which levels, agent.Run says.
 func logger() zerolog.Logger {
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
+	var out io.Writer = os.Stderr
+	if j := systemd.NewJournal(os.Stderr); j != nil {
+		out = j
+	} else if term.IsTerminal(int(os.Stderr.Fd())) {
+		out = zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}
 	}
-	return zerolog.New(os.Stderr).With().Timestamp().Logger()
+	return zerolog.New(out).With().Timestamp().Logger()
 }
