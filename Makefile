@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-LDFLAGS := -s -w
+LDFLAGS = -s -w $(shell scripts/version.sh ldflags)
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 KILLS ?= 100
@@ -82,6 +82,10 @@ generate: ## write the generated documents in docs
 	@$(MAKE) --no-print-directory build
 	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile' -update
 
+.PHONY: packages
+packages: ## build the deb and the rpm of this commit in dist
+	@scripts/packages.sh
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin .demo .run
+	rm -rf bin dist .demo .run

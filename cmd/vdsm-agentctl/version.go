@@ -12,11 +12,7 @@ type versionCommand struct{}
 func (versionCommand) Run(_ context.Context, c *cli) error {
 	v := version.Get()
 	return c.show(v, func() error {
-		c.printf("%s %s", program, v.Version)
-		if v.Revision != "" {
-			c.printf(" (%s)", v.Revision)
-		}
-		c.printf("\n")
+		c.printf("%s %s\n", program, v)
 		return nil
 	})
 }

@@ -61,7 +61,7 @@ func main() {
 
 func grammar(f *flags) *kong.Kong {
 	return kong.Must(f, kong.Name("vdsm-agentd"), kong.Description("Run storage operations as durable, cancellable tasks."),
-		kong.Vars{"config": config.DefaultFile, "socket": config.DefaultSocket, "version": version.Get().Version})
+		kong.Vars{"config": config.DefaultFile, "socket": config.DefaultSocket, "version": "vdsm-agentd " + version.Get().String()})
 }
 
 // garbage is how much of it, in percent of what is in use, may be there before it is collected. Half of the usual: with very many
