@@ -11,7 +11,7 @@ SEED ?= 0
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
 
 .PHONY: build
 build: ## build bin/vdsm-agentd and bin/vdsm-agentctl, static
@@ -41,6 +41,11 @@ test-vm: ## virtual machines: real guests on a libvirt of the tests' own (as roo
 	@scripts/setup.sh vm
 	@scripts/guest.sh .vm
 	VM_GUEST=$(CURDIR)/.vm go test -race -tags vm -count=1 -timeout 18m -run '^TestReal' ./vmops/...
+
+.PHONY: test-systemd
+test-systemd: ## boot real systemd in a container with the deb: units, restarts, watchdog, journal, upgrade, purge (as root)
+	@scripts/setup.sh systemd
+	@test/systemd/run.sh
 
 .PHONY: prove
 prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures

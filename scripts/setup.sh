@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing of the programs that the project works with, from Debian's packages, and says what it does.
-# Usage: scripts/setup.sh demo|test|vm
+# Usage: scripts/setup.sh demo|test|vm|systemd
 set -euo pipefail
 
 need=()
@@ -40,8 +40,13 @@ vm)
 	want unshare util-linux
 	want dpkg-deb dpkg
 	;;
+systemd)
+	want mmdebstrap mmdebstrap
+	want systemd-nspawn systemd-container
+	want rpm rpm
+	;;
 *)
-	echo "usage: $0 demo|test|vm" >&2
+	echo "usage: $0 demo|test|vm|systemd" >&2
 	exit 2
 	;;
 esac
@@ -51,7 +56,7 @@ if ! command -v go >/dev/null 2>&1; then
 	exit 1
 fi
 if [[ $1 != demo && $(id -u) != 0 ]]; then
-	echo "The tests mount file systems, make cgroups and change owners: run them as root (sudo make $([[ $1 == vm ]] && echo test-vm || echo test))." >&2
+	echo "The tests mount file systems, make cgroups and change owners: run them as root (sudo make $([[ $1 == test ]] && echo test || echo "test-$1"))." >&2
 	exit 1
 fi
 if [[ ${#need[@]} == 0 ]]; then

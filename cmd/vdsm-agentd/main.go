@@ -39,11 +39,11 @@ func main() {
 	}
 	var f flags
 	if _, err := grammar(&f).Parse(os.Args[1:]); err != nil {
-		fail(2, err)
+		fail(misused, err)
 	}
 	c, err := config.Load(config.Flags{StateDir: f.StateDir, File: f.Config, Socket: f.Socket, LogLevel: f.LogLevel})
 	if err != nil {
-		fail(2, err)
+		fail(misconfigured, err)
 	}
 	if f.Check {
 		fmt.Println("the configuration is good")
@@ -55,7 +55,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := agent.Run(ctx, c, logger()); err != nil {
-		fail(1, err)
+		fail(failed, err)
 	}
 }
 
@@ -67,6 +67,13 @@ func grammar(f *flags) *kong.Kong {
 // garbage is how much of it, in percent of what is in use, may be there before it is collected. Half of the usual: with very many
 // tasks the daemon has a third less memory, for little time, since a task that has ended only lies there.
 const garbage = 50
+
+// The exit codes. A defect in Go's own words ends with 2 too, after which a restart is right; after a wrong configuration it is not.
+const (
+	failed        = 1
+	misused       = 2
+	misconfigured = 78 // EX_CONFIG of sysexits.h
+)
 
 // fail ends the program with a line for each thing that is wrong.
 func fail(status int, err error) {

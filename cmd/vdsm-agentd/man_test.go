@@ -21,7 +21,7 @@ func TestManual(t *testing.T) {
 **SIGKILL**, a crash, a loss of power
 : The same, but that at most one slice of each copy is done again.
 `},
-		{Head: "EXIT STATUS", Text: "0 ended as asked, 1 could not start or had to end, 2 wrong flags or configuration."},
+		{Head: "EXIT STATUS", Text: "0 ended as asked, 1 could not start or had to end, 2 wrong flags, 78 wrong configuration."},
 		{Head: "FILES", Text: `*/etc/vdsm-agent/vdsm-agent.conf*
 : The configuration, with those in */etc/vdsm-agent/conf.d*; see **vdsm-agent.conf**(5).
 
