@@ -90,6 +90,9 @@ func newHostIn(t *testing.T, dir string) *host {
 	h.volume(imgA, volTop, volRaw, domain.FormatCOW, domain.Leaf)
 	h.volume(imgTmpl, volTmpl, zeroUUID, domain.FormatCOW, domain.Shared)
 	h.volume(imgB, volOld, zeroUUID, domain.FormatCOW, domain.Leaf)
+	for _, bitmap := range []string{"-first", "second"} {
+		h.run("qemu-img", "bitmap", "--add", "-f", "qcow2", "--", h.path("images", imgB, volOld), bitmap)
+	}
 	return h
 }
 
@@ -291,7 +294,7 @@ func (h *host) tree() string {
 var offsets = regexp.MustCompile(`, "offset": \d+`)
 
 // guest is a volume's format, a hash of what a guest would read of it up to the last byte that is not zero, its size, and a hash of
-// where in its chain each part of it is.
+// where in its chain each part of it is; then its version and its bitmaps.
 func (h *host) guest(path string) string {
 	h.t.Helper()
 	meta, err := os.ReadFile(path + ".meta")
@@ -318,7 +321,31 @@ func (h *host) guest(path string) string {
 		return what // where it has holes is the file system's affair
 	}
 	layers := sha256.Sum256(offsets.ReplaceAll([]byte(h.run("qemu-img", "map", "-f", format, "--output=json", path)), nil))
-	return fmt.Sprintf("%s map:%x", what, layers[:4])
+	return fmt.Sprintf("%s map:%x %s", what, layers[:4], h.features(path))
+}
+
+// features are the version of a qcow2 image, and its bitmaps with their flags.
+func (h *host) features(path string) string {
+	h.t.Helper()
+	var info struct {
+		Specific struct {
+			Data struct {
+				Compat  string `json:"compat"`
+				Bitmaps []struct {
+					Name  string   `json:"name"`
+					Flags []string `json:"flags"`
+				} `json:"bitmaps"`
+			} `json:"data"`
+		} `json:"format-specific"`
+	}
+	if err := json.Unmarshal([]byte(h.run("qemu-img", "info", "-f", "qcow2", "--output=json", path)), &info); err != nil {
+		h.t.Fatal(err)
+	}
+	text := info.Specific.Data.Compat
+	for _, m := range info.Specific.Data.Bitmaps {
+		text += fmt.Sprintf(" %s:%s", m.Name, strings.Join(m.Flags, ","))
+	}
+	return text
 }
 
 // crash makes of the host what a fresh process finds after this one died: rng decides about changes that were being
@@ -334,10 +361,15 @@ func (h *host) crash(rng *rand.Rand) *host {
 // atCommit calls f before the nth change is written, and before each after it; f's error is its answer. It returns the number
 // of changes so far.
 func (h *host) atCommit(n int64, f func() error) *atomic.Int64 {
+	return h.atChange(n, func(store.Change) error { return f() })
+}
+
+// atChange is atCommit that also says what is being written.
+func (h *host) atChange(n int64, f func(store.Change) error) *atomic.Int64 {
 	var count atomic.Int64
-	h.store.OnCommit = func(store.Change) error {
+	h.store.OnCommit = func(c store.Change) error {
 		if count.Add(1) >= n {
-			return f()
+			return f(c)
 		}
 		return nil
 	}

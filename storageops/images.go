@@ -30,6 +30,11 @@ type images interface {
 	// AddBitmap is on stable storage when it returns: qemu-img flushes before it ends. One that dies has added it or
 	// not, or has left clusters that nothing refers to. A bitmap that is there already is an error.
 	AddBitmap(ctx context.Context, w work, img qemuimg.Image, name string, granularity int64) error
+	// RemoveBitmap is the same the other way round; also one that is in use (inconsistent) is removed. One that is not there is an
+	// error.
+	RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, name string) error
+	// Amend changes the version of a qcow2 image. One that dies has done it or not, or has left clusters that nothing refers to.
+	Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error
 	// Allocate reserves the blocks of a preallocated volume: of a raw one behind the first 4096 bytes, which make the file's
 	// length, of a qcow2 one behind its own tables. It may be repeated at any time, and goes on from last, its last checkpoint.
 	Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error
@@ -119,6 +124,14 @@ func (i imageFiles) Create(ctx context.Context, w work, c qemuimg.CreateSpec) er
 
 func (i imageFiles) AddBitmap(ctx context.Context, w work, img qemuimg.Image, name string, granularity int64) error {
 	return qemuimg.AddBitmap(ctx, i.env(w), img, name, granularity, false)
+}
+
+func (i imageFiles) RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, name string) error {
+	return qemuimg.RemoveBitmap(ctx, i.env(w), img, name)
+}
+
+func (i imageFiles) Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error {
+	return qemuimg.Amend(ctx, i.env(w), img, compat)
 }
 
 func (i imageFiles) Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error {

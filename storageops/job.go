@@ -46,13 +46,12 @@ func checkGeneration(g *param.Int) error {
 
 // job is a task that changes a volume.
 type job struct {
-	st   *Storage
-	task string
+	st *Storage
 	volumeRef
 	wanted *param.Int // the generation that it must have; nil = any
 }
 
-func (st *Storage) jobOn(task string, d divInfo) *job { return &job{st, task, d.ref(), d.Generation} }
+func (st *Storage) jobOn(d divInfo) *job { return &job{st, d.ref(), d.Generation} }
 
 // admitJob refuses at once a volume that is not there, or cannot be written. Its generation is looked at under the locks: a job
 // before this one may be about to take the next.
@@ -138,9 +137,9 @@ func (j *job) still(p jobPlan) error {
 	return j.mine(p, m)
 }
 
-// leased calls f while the task holds the volume's lease. It is not called from within f.
-func (j *job) leased(ctx context.Context, f func(d storageDomain) error) error {
-	release, err := j.st.leases.Acquire(ctx, j.task, j.volumeRef)
+// leased calls f while the task holds the volume's lease.
+func (j *job) leased(ctx context.Context, s *tasks.Scope, f func(d storageDomain) error) error {
+	release, err := j.st.hold(ctx, s, j.volumeRef)
 	if err != nil {
 		return err
 	}
@@ -153,7 +152,8 @@ func (j *job) leased(ctx context.Context, f func(d storageDomain) error) error {
 }
 
 // lastWrite is the last step of a job, and its point of no return: one write of whatever change does and of the next generation.
-// A volume that is somebody else's by then, or is gone, refuses it.
+// A volume that is somebody else's by then, or is gone, refuses it. That the domain is not claimed does not come to that: the check step
+// waits for it at each resume.
 func (j *job) lastWrite(name string, change func(s *tasks.Scope, m *domain.VolumeMeta) error) tasks.Step {
 	return tasks.Step{
 		Name: name, PointOfNoReturn: true,
@@ -162,7 +162,7 @@ func (j *job) lastWrite(name string, change func(s *tasks.Scope, m *domain.Volum
 			if err != nil {
 				return err
 			}
-			return j.leased(ctx, func(d storageDomain) error {
+			return j.leased(ctx, s, func(d storageDomain) error {
 				return d.UpdateVolumeMeta(j.Image, j.Volume, func(m *domain.VolumeMeta) error {
 					if m.Generation != p.Next { // else it was written already, and is written again
 						if err := j.mine(p, *m); err != nil {
@@ -190,14 +190,12 @@ func (j *job) lastWrite(name string, change func(s *tasks.Scope, m *domain.Volum
 			// Images that hold links of a template may not have got what was written: writing it again mends that.
 			return err == nil && m.Generation == p.Next && m.VolType != domain.Shared, err
 		},
-		Refused: refusesJob,
+		Refused: func(err error) bool { return refusesJob(err) || code.Of(err) == code.AcquireLock },
 	}
 }
 
 // refusesJob says whether an error means that the volume is not the job's, and will not become so again.
-func refusesJob(err error) bool {
-	return code.Of(err) == code.GenerationMismatch || absent(err)
-}
+func refusesJob(err error) bool { return code.Of(err) == code.GenerationMismatch || absent(err) }
 
 // generationStep is the last write of a job that has changed the volume's file only, past its point of no return. Where it is refused
 // the job fails, and left says what it has done to the volume.

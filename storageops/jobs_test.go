@@ -1,15 +1,18 @@
 package storageops_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
+	"vdsm-agent/tasks/store"
 )
 
 // volume is the endpoint of a job.
@@ -42,7 +45,15 @@ func changing(img, vol string, c verbCase) jobCase {
 func jobCases(t *testing.T) []jobCase {
 	t.Helper()
 	attr := func(a map[string]any) map[string]any { return map[string]any{"vol_attr": a} }
+	bitmap := func(name string) map[string]any { return map[string]any{"bitmap": name} }
+	compat := func(version string) map[string]any {
+		return map[string]any{"qcow2_attr": map[string]any{"compat": version}}
+	}
 	return []jobCase{
+		changing(imgA, volTop, verbCase{"add a bitmap", "SDM.add_bitmap", on(volume(imgA, volTop), bitmap("b")), []string{"GEN=1", "1.1 b:auto"}, nil, false}),
+		changing(imgB, volOld, verbCase{"remove a bitmap", "SDM.remove_bitmap", on(volume(imgB, volOld), bitmap("-first")), []string{"GEN=1", "1.1 second:auto"}, nil, false}),
+		changing(imgB, volOld, verbCase{"clear bitmaps", "SDM.clear_bitmaps", on(volume(imgB, volOld), nil), []string{"GEN=1"}, []string{"first", "second"}, false}),
+		changing(imgA, volTop, verbCase{"amend an overlay", "SDM.amend_volume", on(volume(imgA, volTop), compat("0.10")), []string{"GEN=1", "0.10"}, nil, false}),
 		changing(imgA, volTop, verbCase{"update a volume", "SDM.update_volume", on(volume(imgA, volTop), attr(map[string]any{"description": "new", "legality": "ILLEGAL"})),
 			[]string{"DESCRIPTION=new", "ILLEGAL", "GEN=1"}, nil, true}),
 		changing(imgB, volOld, verbCase{"update to a template", "SDM.update_volume", on(volume(imgB, volOld, "generation", "0"), attr(map[string]any{"type": "SHARED"})), []string{"GEN=1"}, nil, true}),
@@ -75,6 +86,16 @@ func TestJobRefusals(t *testing.T) {
 		{"a template with a parent", "SDM.update_volume", update(volume(imgA, volTop), map[string]any{"type": "SHARED"}), code.InvalidVolumeUpdate, "LEAF"},
 		{"a template with children", "SDM.update_volume", update(volume(imgA, volRaw), map[string]any{"type": "SHARED"}), code.InvalidVolumeUpdate, "INTERNAL"},
 		{"two lines", "SDM.update_volume", update(volume(imgA, volTop), map[string]any{"description": "a\nb"}), code.InvalidParameter, "one line"},
+		{"a bitmap of a raw volume", "SDM.add_bitmap", on(volume(imgA, volRaw), map[string]any{"bitmap": "b"}), code.Unsupported, "RAW"},
+		{"a bitmap that is there", "SDM.add_bitmap", on(volume(imgB, volOld), map[string]any{"bitmap": "second"}), code.AddBitmap, "second"},
+		{"a bitmap without a name", "SDM.add_bitmap", on(volume(imgB, volOld), map[string]any{"bitmap": ""}), code.InvalidParameter, "bitmap"},
+		{"a bitmap of another generation", "SDM.add_bitmap", on(volume(imgB, volOld, "generation", 2), map[string]any{"bitmap": "b"}), code.GenerationMismatch, "not 2"},
+		{"a bitmap that is not there", "SDM.remove_bitmap", on(volume(imgB, volOld), map[string]any{"bitmap": "b"}), code.RemoveBitmap, "no bitmap b"},
+		{"clear a raw volume", "SDM.clear_bitmaps", on(volume(imgA, volRaw), nil), code.Unsupported, "RAW"},
+		{"amend a raw volume", "SDM.amend_volume", on(volume(imgA, volRaw), map[string]any{"qcow2_attr": map[string]any{"compat": "1.1"}}), code.Unsupported, "RAW"},
+		{"amend to what is none", "SDM.amend_volume", on(volume(imgA, volTop), map[string]any{"qcow2_attr": map[string]any{"compat": "2"}}), code.InvalidParameter, "0.10"},
+		{"amend to nothing", "SDM.amend_volume", on(volume(imgA, volTop), map[string]any{"qcow2_attr": map[string]any{}}), code.InvalidParameter, "compat"},
+		{"amend away bitmaps", "SDM.amend_volume", on(volume(imgB, volOld), map[string]any{"qcow2_attr": map[string]any{"compat": "0.1"}}), code.Unsupported, "bitmaps"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHostInMemory(t)
@@ -169,47 +190,78 @@ func TestRevertRefused(t *testing.T) {
 }
 
 // TestFenced lets somebody else take the volume before each record of each job. One that has not made its last write by then fails, and
-// leaves the generation and the legality alone.
+// leaves the generation and the legality alone; one that has not begun to change the file leaves that alone too.
 func TestFenced(t *testing.T) {
-	const theirs = 500
 	for _, c := range jobCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for n := int64(2); ; n++ { // the first record is the submit's
-				h := newHostInMemory(t)
-				d, err := h.domains.Get(sd)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var was domain.VolumeMeta
-				var once sync.Once
-				count := h.atCommit(n, func() error {
-					once.Do(func() {
-						if err := d.UpdateVolumeMeta(c.changes.img, c.changes.vol, func(m *domain.VolumeMeta) error { was, m.Generation = *m, theirs; return nil }); err != nil {
-							t.Error(err)
-						}
-					})
-					return nil
-				})
-				if err := h.submit(c.verb, c.params); err != nil {
-					t.Fatal(err)
-				}
-				v := h.ended()
-				if count.Load() < n {
-					return // it has fewer records than that
-				}
-				is, err := d.ReadVolume(c.changes.img, c.changes.vol)
-				if err != nil || is.Generation != theirs {
-					t.Errorf("the generation is %d (%v), somebody else had written %d", is.Generation, err, theirs)
-				}
-				if over := was.Generation != 0; over != (v.State == tasks.Finished) || !over && (v.Code != code.GenerationMismatch || is.Legality != was.Legality) {
-					t.Errorf("it had generation %d and was %s, is %s, and the job ended %s/%d: %s", was.Generation, was.Legality, is.Legality, v.State, v.Code, v.Message)
-				}
+			for n := int64(2); c.fenced(t, n); n++ { // the first record is the submit's
 				if t.Failed() {
 					t.Fatalf("fenced before record %d of %s", n, c.name)
 				}
-				h.discard()
 			}
 		})
 	}
+}
+
+// fenced lets the job be fenced before its nth record; false: it has fewer.
+func (c jobCase) fenced(t *testing.T, n int64) bool {
+	const theirs = 500
+	h := newHostInMemory(t)
+	defer h.discard()
+	d, err := h.domains.Get(sd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.tree()
+	var was domain.VolumeMeta
+	var lastStep atomic.Bool // the last step was reached by then
+	var once sync.Once
+	count := h.atChange(n, func(change store.Change) error {
+		once.Do(func() {
+			lastStep.Store(reachedLast(t, change))
+			err := d.UpdateVolumeMeta(c.changes.img, c.changes.vol, func(m *domain.VolumeMeta) error { was, m.Generation = *m, theirs; return nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		return nil
+	})
+	if err := h.submit(c.verb, c.params); err != nil {
+		t.Fatal(err)
+	}
+	v := h.ended()
+	if count.Load() < n {
+		return false
+	}
+	is, err := d.ReadVolume(c.changes.img, c.changes.vol)
+	if err != nil || is.Generation != theirs {
+		t.Errorf("the generation is %d (%v), somebody else had written %d", is.Generation, err, theirs)
+	}
+	over := was.Generation != 0
+	switch {
+	case over && v.State != tasks.Finished, !over && v.Code != code.GenerationMismatch:
+		t.Errorf("it had generation %d, and the job ended %s/%d: %s", was.Generation, v.State, v.Code, v.Message)
+	case !over && is.Legality != was.Legality:
+		t.Errorf("it was %s and is %s", was.Legality, is.Legality)
+	case over || lastStep.Load():
+	case v.State != tasks.Recovered:
+		t.Errorf("nothing was done yet, and it is %s: %s", v.State, v.Message)
+	default:
+		same(t, before, strings.ReplaceAll(h.tree(), fmt.Sprintf("GEN=%d", theirs), "GEN=0"))
+	}
+	return true
+}
+
+// reachedLast says whether a record says that the last step of its task has begun.
+func reachedLast(t *testing.T, change store.Change) bool {
+	var r struct {
+		Steps []struct{ State tasks.StepState } `json:"steps"`
+	}
+	for _, row := range change.Put {
+		if err := json.Unmarshal(row.Body, &r); err != nil {
+			t.Error(err)
+		}
+	}
+	return len(r.Steps) > 0 && r.Steps[len(r.Steps)-1].State != tasks.StepWaiting
 }

@@ -1,6 +1,7 @@
 package storageops
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -23,6 +24,7 @@ type picture struct {
 	data                           [parts]byte // what each part holds; 0 = nothing
 	room                           [parts]bool // is allocated
 	bitmaps                        string      // names, each with a comma
+	compat                         string      // "" = 1.1
 }
 
 // end is where a part ends in the virtual disk.
@@ -115,6 +117,7 @@ func (m memImages) Verify(_ context.Context, _ work, img qemuimg.Image, want qem
 
 func (m memImages) Info(_ context.Context, _ work, img qemuimg.Image) (info qemuimg.Info, err error) {
 	_, p, err := m.see(img.Path)
+	info.Compat = cmp.Or(p.compat, qemuimg.Compat11)
 	name := ""
 	for _, c := range p.bitmaps {
 		if c != ',' {
@@ -177,6 +180,34 @@ func (m memImages) AddBitmap(ctx context.Context, w work, img qemuimg.Image, nam
 			return err
 		}
 		return h.sync("the bitmap", img.Path)
+	})
+}
+
+func (m memImages) RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, name string) error {
+	return m.by(ctx, w, "qemu-img bitmap", func(h *hand) error {
+		_, p, err := m.see(img.Path)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(strings.Split(p.bitmaps, ","), name) {
+			return code.Errorf(code.Storage, "there is no bitmap %s", name)
+		}
+		err = h.edit("remove a bitmap", img.Path, func(p *picture) {
+			p.bitmaps = strings.Join(slices.DeleteFunc(strings.SplitAfter(p.bitmaps, ","), func(b string) bool { return b == name+"," }), "")
+		})
+		if err != nil {
+			return err
+		}
+		return h.sync("the bitmaps", img.Path)
+	})
+}
+
+func (m memImages) Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error {
+	return m.by(ctx, w, "qemu-img amend", func(h *hand) error {
+		if err := h.edit("amend", img.Path, func(p *picture) { p.compat = compat }); err != nil {
+			return err
+		}
+		return h.sync("the amended image", img.Path)
 	})
 }
 

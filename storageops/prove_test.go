@@ -78,7 +78,17 @@ func jobCases() []prove.Case {
 	template.World = derivedWorld
 	fence := proofCase("update and fence", "SDM.update_volume", update(volume(imgA, volTop, nil), fields{"generation": 3}))
 	fence.Final = true
+	marked := func(c prove.Case) prove.Case {
+		c.World = markedWorld
+		return c
+	}
+	on := func(img, vol string, more fields) fields { return fields{"vol_info": volume(img, vol, nil)}.with(more) }
 	return []prove.Case{
+		marked(proofCase("add a bitmap", "SDM.add_bitmap", on(imgB, volOld, fields{"bitmap": "c"}))),
+		marked(proofCase("remove a bitmap", "SDM.remove_bitmap", on(imgB, volOld, fields{"bitmap": "a"}))),
+		marked(proofCase("clear bitmaps", "SDM.clear_bitmaps", on(imgB, volOld, nil))),
+		proofCase("clear bitmaps where there are none", "SDM.clear_bitmaps", on(imgA, volTop, nil)),
+		proofCase("amend", "SDM.amend_volume", on(imgA, volTop, fields{"qcow2_attr": fields{"compat": "0.10"}})),
 		proofCase("update a volume", "SDM.update_volume", update(volume(imgA, volTop, nil), fields{"description": "new", "legality": "ILLEGAL"})),
 		proofCase("update to a template", "SDM.update_volume", update(volume(imgB, volOld, nil), fields{"type": "SHARED"})),
 		template,

@@ -28,7 +28,7 @@ func (st *Storage) volumeSource(ctx context.Context, w work, v volumeRef) (from,
 		return from{}, meta, err
 	}
 	if meta.Legality == domain.Illegal {
-		return from{}, meta, code.Errorf(code.PrepareIllegalVolume, "%s is ILLEGAL: it was not completed or is being deleted; it cannot be copied", v)
+		return from{}, meta, code.Errorf(code.PrepareIllegalVolume, "%s is ILLEGAL: it was not completed or is being deleted; it cannot be used", v)
 	}
 	chain, err := d.Chain(v.Image, v.Volume)
 	if err != nil {

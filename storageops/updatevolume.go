@@ -83,12 +83,12 @@ func (st *Storage) updateVolume() *tasks.Verb {
 			CancellableUntil: "started", PointOfNoReturn: "write", Undo: "not started",
 			Revert: "old attributes and generation back, unless a generation was given: a fence stays", Bound: 10 * time.Second,
 		},
-		Plan: func(id string, raw json.RawMessage) (*tasks.Plan, error) {
+		Plan: func(_ string, raw json.RawMessage) (*tasks.Plan, error) {
 			p, err := decode[updateParams](raw, param.Lenient)
 			if err != nil {
 				return nil, err
 			}
-			u := update{st.jobOn(id, p.Volume), p.Attr}
+			u := update{st.jobOn(p.Volume), p.Attr}
 			return &tasks.Plan{
 				Tag: tasks.TagSDM, Locks: u.locks(), Steps: []tasks.Step{u.checkStep(u.look), u.writeStep()},
 				Fingerprint: u.fingerprint, Unused: u.unused,
@@ -141,7 +141,7 @@ func (u update) writeStep() tasks.Step {
 		if err != nil {
 			return err
 		}
-		err = u.leased(ctx, func(d storageDomain) error {
+		err = u.leased(ctx, s, func(d storageDomain) error {
 			return d.UpdateVolumeMeta(u.Image, u.Volume, func(m *domain.VolumeMeta) error {
 				if now := attributesOf(*m); now != p.After && now != p.Before {
 					return errOthers

@@ -316,3 +316,16 @@ func derivedWorld() prove.World {
 	}
 	return w
 }
+
+// markedWorld has bitmaps in a volume.
+func markedWorld() prove.World {
+	w := newWorld().(*world)
+	d := memDomain{&hand{disk: w.disk, gate: open}, w, sdID}
+	_, old := w.disk.lookup(d.file(imgB, volOld))
+	p := old.data.(picture)
+	p.bitmaps = "a,b,"
+	if err := d.replace("", d.file(imgB, volOld), p); err != nil {
+		panic(err)
+	}
+	return w
+}

@@ -89,6 +89,9 @@ const (
 	GenerationMismatch    Code = 911
 	InvalidParameter      Code = 1000
 	ResourceExhausted     Code = 1100
+	AddBitmap             Code = 1620
+	RemoveBitmap          Code = 1622
+	Unsupported           Code = 2009 // not with a volume of this kind
 	ShuttingDown          Code = 3001
 )
 

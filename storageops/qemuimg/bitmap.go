@@ -48,6 +48,6 @@ func bitmap(ctx context.Context, st Starter, img Image, name, done string, args 
 	if err := img.Check(); err != nil {
 		return err
 	}
-	args = append(append([]string{"bitmap"}, args...), img.Alone().Node().Argument(), name)
+	args = append(append([]string{"bitmap"}, args...), "--", img.Alone().Node().Argument(), name)
 	return Failure(code.Storage, run(ctx, st, proc.Limits{}, nil, args...), "the bitmap "+name+" cannot be "+done+" "+img.Path)
 }

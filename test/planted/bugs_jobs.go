@@ -32,5 +32,20 @@ func jobBugs() []bug {
 `, `, err
 `}},
 		},
+		{
+			name: "a command of a job does not look at the generation",
+			why:  "a job that was fenced changes the file of a volume that is somebody else's",
+			file: "storageops/volumecommand.go", by: jobs,
+			edits: []edit{{`				if err := c.still(p.jobPlan); err != nil {
+					return err
+				}
+`, ``}},
+		},
+		{
+			name: "an overlay is amended without the layers below it",
+			why:  "zeros that a guest wrote over older data are dropped, and it reads that data again",
+			file: "storageops/qemuimg/amend.go", by: catcher{pkg: "storageops/qemuimg", run: "^TestAmendKeepsWhatAGuestReads$"},
+			edits: []edit{{`img.Node().Argument()`, `img.Alone().Node().Argument()`}},
+		},
 	}
 }
