@@ -451,10 +451,12 @@ func TestWantedTooLate(t *testing.T) {
 		if n := e.n.Load(); n != 1 {
 			t.Errorf("%d want events while it is there", n)
 		}
-		serve(func(*late) {}).tell(true)
+		gone := serve(func(*late) {})
+		gone.tell(true)
 		if n := e.n.Load(); n != 1 {
 			t.Errorf("%d want events when it is gone", n-1)
 		}
+		gone.tell(false)
 	})
 }
 

@@ -202,6 +202,7 @@ func TestRefused(t *testing.T) {
 			if conn, err := client.DialTLS(t.Context(), h.address, c.config); err == nil {
 				conn.Close()
 				t.Error("it is let in")
+				return
 			}
 			h.log.wait(c.log)
 		})
