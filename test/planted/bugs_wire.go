@@ -50,12 +50,6 @@ func wireBugs() []bug {
 			edits: []edit{{`DynamicRecordSizingDisabled: true,`, `DynamicRecordSizingDisabled: false,`}},
 		},
 		{
-			name: "any certificate will do",
-			why:  "whoever makes one for himself deletes volumes",
-			file: "rpc/certs/certs.go", by: secure.test("TestRefused"),
-			edits: []edit{{`tls.RequireAndVerifyClientCert`, `tls.RequireAnyClientCert`}},
-		},
-		{
 			name: "a role is not looked at",
 			why:  "a monitor that may look stops tasks",
 			file: "rpc/connection.go", by: requests.test("TestRoles"),
