@@ -85,7 +85,7 @@ lint: ## golangci-lint, pinned
 .PHONY: generate
 generate: ## write the generated documents in docs
 	@$(MAKE) --no-print-directory build
-	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile' -update
+	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd ./storageops/domaincheck -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile' -update
 
 .PHONY: packages
 packages: ## build the deb and the rpm of this commit in dist

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"vdsm-agent/internal/code"
 	"vdsm-agent/storageops/domain"
+	"vdsm-agent/storageops/domaincheck"
 )
 
 // domains is what the verbs need of the storage domains of this host; a *domain.Registry has them.
@@ -38,6 +40,11 @@ type storageDomain interface {
 	Children(image, volume string) ([]string, error)
 	SharedBy(image, volume string) ([]string, error)
 	Fingerprint(image, volume string) (domain.Fingerprint, error)
+	// Examine looks at everything in the domain; see domaincheck.Check. It fills in where the domain is, and who should own it.
+	Examine(ctx context.Context, o domaincheck.Options) (*domaincheck.Report, error)
+	MetaText(image, volume string) ([]byte, error)
+	Share(fromImage, volume, image string) (domain.Share, error)
+	Permissions(name string) (domain.Permissions, error)
 
 	// CreateImageDir makes the directory, one that is there already is no error. Its inverse is RemoveImageDirIfEmpty.
 	CreateImageDir(image string) (created bool, err error)
@@ -55,6 +62,14 @@ type storageDomain interface {
 	ShareTemplate(fromImage, volume, image string) error
 	// UnshareTemplate removes the links, the metadata first. Those that are gone are no error.
 	UnshareTemplate(fromImage, volume, image string) error
+
+	// SetMetaText replaces the metadata by one rename, whatever the text is; hard links of it elsewhere are cut off.
+	SetMetaText(image, volume string, text []byte) error
+	// SetShare is the inverse of ShareTemplate where there was something before: metadata of its own is written first, then links
+	// that were not there are removed, the metadata first.
+	SetShare(fromImage, volume, image string, was domain.Share) error
+	// SetPermissions sets the owner, then the mode.
+	SetPermissions(name string, p domain.Permissions) error
 
 	Trash() trash
 }
@@ -113,3 +128,16 @@ func (r registry) GetNow(id string) (storageDomain, error) {
 type onDisk struct{ *domain.Domain }
 
 func (d onDisk) Trash() trash { return d.Domain.Trash() }
+
+func (d onDisk) Examine(ctx context.Context, o domaincheck.Options) (*domaincheck.Report, error) {
+	root, err := domaincheck.Dir(d.Path())
+	if err != nil {
+		return nil, code.Errorf(code.DomainAccess, "domain %s cannot be looked at: %w", d.ID(), err)
+	}
+	defer root.Close()
+	o.Path = d.Path()
+	if owner := d.Owner(); owner.UID >= 0 {
+		o.Owner = &owner
+	}
+	return domaincheck.Check(ctx, root.FS(), o)
+}

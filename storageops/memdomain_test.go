@@ -94,6 +94,9 @@ func (m memDomain) ReadVolume(img, vol string) (domain.VolumeMeta, error) {
 	if n == nil {
 		return domain.VolumeMeta{}, noVolume(img, vol)
 	}
+	if text, ok := n.data.([]byte); ok {
+		return domain.ParseVolumeMeta(text)
+	}
 	v, ok := n.data.(domain.VolumeMeta)
 	if !ok {
 		return v, code.Errorf(code.VolumeMetadataRead, "the metadata of volume %s is damaged", vol)

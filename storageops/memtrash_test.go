@@ -28,6 +28,11 @@ func (t memTrash) itemDir(m domain.Manifest, i domain.Item) string {
 	return path.Join(t.entryDir(m.Task), i.Dir)
 }
 
+// home is the directory that the item was in, or was.
+func (t memTrash) home(i domain.Item) string { return path.Join("/", t.id, i.Home()) }
+
+func whole(i domain.Item) bool { return i.Kind == domain.KindImage || i.Kind == domain.KindDirectory }
+
 func refused(format string, args ...any) error { return code.Errorf(code.TaskState, format, args...) }
 
 func (t memTrash) Has(task string) (bool, error) { return len(t.disk.list(t.entryDir(task))) > 0, nil }
@@ -107,14 +112,22 @@ func (t memTrash) Put(e domain.Entry) error {
 
 // plan adds the item to the manifest, or looks again at what of it has not moved.
 func (t memTrash) plan(m *domain.Manifest, e domain.Entry) (domain.Item, error) {
-	i := domain.Item{Label: e.Label, Kind: domain.KindVolume, Image: e.Image, Volume: e.Volume, Dir: strconv.Itoa(len(m.Items))}
-	if e.Volume == "" {
-		i.Kind = domain.KindImage
-	}
+	i := domain.Item{Label: e.Label, Kind: domain.KindVolume, Image: e.Image, Volume: e.Volume, Path: e.Path, Dir: strconv.Itoa(len(m.Items))}
 	known := slices.IndexFunc(m.Items, func(other domain.Item) bool { return other.Label == e.Label })
 	if known < 0 {
-		if err := t.image(e.Image); err != nil {
-			return i, err
+		_, n := t.disk.lookup(path.Join("/", t.id, e.Path))
+		switch {
+		case e.Path != "" && n == nil:
+			return i, code.Errorf(code.VolumeDoesNotExist, "there is no %s", e.Path)
+		case e.Path != "" && n.names != nil:
+			i.Kind = domain.KindDirectory
+		case e.Path != "":
+			i.Kind = domain.KindFile
+		case e.Volume == "":
+			i.Kind = domain.KindImage
+		}
+		if _, there := t.disk.lookup(t.home(i)); there == nil {
+			return i, t.image(e.Image)
 		}
 		t.describe(*m, &i)
 		if i.Kind == domain.KindVolume && len(i.Files) == 0 {
@@ -124,11 +137,11 @@ func (t memTrash) plan(m *domain.Manifest, e domain.Entry) (domain.Item, error) 
 		return i, nil
 	}
 	i = m.Items[known]
-	if i.Image != e.Image || i.Volume != e.Volume {
+	if i.Image != e.Image || i.Volume != e.Volume || i.Path != e.Path {
 		return i, refused("task %s has put something else into the trash as %q", m.Task, e.Label)
 	}
-	if t.image(i.Image) == nil {
-		if _, moved := t.disk.lookup(t.itemDir(*m, i)); i.Kind == domain.KindVolume || moved == nil {
+	if _, there := t.disk.lookup(t.home(i)); there != nil {
+		if _, moved := t.disk.lookup(t.itemDir(*m, i)); !whole(i) || moved == nil {
 			t.describe(*m, &i)
 			m.Items[known] = i
 		}
@@ -138,17 +151,20 @@ func (t memTrash) plan(m *domain.Manifest, e domain.Entry) (domain.Item, error) 
 
 // describe lists the files that have moved, then those that have not, in the order in which they go.
 func (t memTrash) describe(m domain.Manifest, i *domain.Item) {
-	_, dir := t.disk.lookup(t.imageDir(i.Image))
+	_, dir := t.disk.lookup(t.home(*i))
 	i.ImageDir = domain.ItemDir{Mode: perm(dir)}
 	names := []string{i.Volume + metaSuffix, i.Volume}
-	if i.Kind == domain.KindImage {
-		names = t.disk.list(t.imageDir(i.Image))
+	if i.Kind == domain.KindFile {
+		names = []string{path.Base(i.Path)}
+	}
+	if whole(*i) {
+		names = t.disk.list(t.home(*i))
 		slices.SortStableFunc(names, func(a, b string) int {
 			return strings.Count(b, metaSuffix) - strings.Count(a, metaSuffix)
 		})
 	}
 	var files []domain.ItemFile
-	for _, place := range []string{t.itemDir(m, *i), t.imageDir(i.Image)} {
+	for _, place := range []string{t.itemDir(m, *i), t.home(*i)} {
 		for _, name := range names {
 			if ino, n := t.disk.lookup(path.Join(place, name)); n != nil {
 				files = append(files, domain.ItemFile{Name: name, Inode: uint64(ino)})
@@ -170,14 +186,14 @@ func (t memTrash) write(m domain.Manifest) error {
 }
 
 func (t memTrash) move(m domain.Manifest, i domain.Item) error {
-	from, to := t.imageDir(i.Image), t.itemDir(m, i)
-	if i.Kind == domain.KindImage {
+	from, to := t.home(i), t.itemDir(m, i)
+	if whole(i) {
 		if _, moved := t.disk.lookup(to); moved == nil {
 			if err := t.rename("rename the image to the trash", from, to); err != nil {
 				return err
 			}
 		}
-		if err := t.sync("images", t.imagesDir()); err != nil {
+		if err := t.sync("images", path.Dir(from)); err != nil {
 			return err
 		}
 		return t.sync("the entry in the trash", t.entryDir(m.Task))
@@ -196,7 +212,7 @@ func (t memTrash) move(m domain.Manifest, i domain.Item) error {
 			return err
 		}
 	}
-	if t.image(i.Image) == nil {
+	if _, there := t.disk.lookup(from); there != nil {
 		if err := t.sync("the image's directory", from); err != nil {
 			return err
 		}
@@ -248,11 +264,11 @@ func (t memTrash) Restore(task string, only func(domain.Item) bool) error {
 // checkTarget refuses to restore over something else.
 func (t memTrash) checkTarget(m domain.Manifest, i domain.Item) error {
 	_, moved := t.disk.lookup(t.itemDir(m, i))
-	if i.Kind == domain.KindImage && t.image(i.Image) == nil && moved != nil && !i.Restoring {
-		return refused("image %s is taken", i.Image)
+	if _, there := t.disk.lookup(t.home(i)); whole(i) && there != nil && moved != nil && !i.Restoring {
+		return refused("%s is taken", t.home(i))
 	}
 	for _, f := range i.Files {
-		at, there := t.disk.lookup(path.Join(t.imageDir(i.Image), f.Name))
+		at, there := t.disk.lookup(path.Join(t.home(i), f.Name))
 		_, kept := t.disk.lookup(path.Join(t.itemDir(m, i), f.Name))
 		switch {
 		case there == nil && kept == nil:
@@ -265,7 +281,7 @@ func (t memTrash) checkTarget(m domain.Manifest, i domain.Item) error {
 }
 
 func (t memTrash) restoreItem(m domain.Manifest, i domain.Item) error {
-	kept, dst := t.itemDir(m, i), t.imageDir(i.Image)
+	kept, dst := t.itemDir(m, i), t.home(i)
 	_, moved := t.disk.lookup(kept)
 	made, err := t.mkdir("the image's directory", dst, 0o700)
 	if err != nil {
@@ -296,7 +312,7 @@ func (t memTrash) restoreItem(m domain.Manifest, i domain.Item) error {
 		}
 	}
 	ino, dir := t.disk.lookup(dst)
-	if (i.Kind == domain.KindImage || made || perm(dir) == 0o700) && perm(dir) != i.ImageDir.Mode {
+	if (whole(i) || made || perm(dir) == 0o700) && perm(dir) != i.ImageDir.Mode {
 		err := t.effect("mode of the image's directory", func(d *disk) []change { return []change{d.chmod(ino, i.ImageDir.Mode)} })
 		if err != nil {
 			return err
@@ -309,7 +325,7 @@ func (t memTrash) syncImage(dir string) error {
 	if err := t.sync("the image's directory", dir); err != nil {
 		return err
 	}
-	return t.sync("images", t.imagesDir())
+	return t.sync("images", path.Dir(dir))
 }
 
 // drop removes an entry without items.

@@ -40,6 +40,8 @@ func proofCases() []prove.Case {
 		w.fullAt = 2
 		return w
 	}
+	mend := proofCase("repair", "Domain.repair", fields{"storagedomainID": sdID, "findings": messy})
+	mend.World = func() prove.World { return &world{disk: messyDisk()} }
 	final := func(c prove.Case) prove.Case {
 		c.Final = true
 		return c
@@ -63,6 +65,7 @@ func proofCases() []prove.Case {
 		final(proofCase("delete and wipe", "Volume.delete", remove.with(fields{"postZero": "true"}))),
 		proofCase("delete an image", "Image.delete", in.with(fields{"imageID": imgA})),
 		final(proofCase("delete what is gone", "Volume.delete", remove.with(fields{"volumeID": volNew}))),
+		mend,
 		proofCase("empty the trash of a task", "Trash.empty", fields{"taskID": oldTask}),
 		proofCase("empty the trash of a domain and wipe", "Trash.empty", fields{"storagedomainID": sdID, "postZero": true}),
 	}, jobCases(), chainCases())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,7 +53,13 @@ func calls(t *rapid.T) call {
 	task := rapid.SampledFrom([]string{oldTask, proofTask}).Draw(t, "task")
 	label := rapid.SampledFrom([]string{labelMade, labelDeleted}).Draw(t, "label")
 	only := func(i domain.Item) bool { return i.Label == label }
+	stray := rapid.SampledFrom([]string{"images/" + imgA + "/x.tmp", "images/_remove_me_x", "images/" + image + "/y"}).Draw(t, "stray")
+	mode := rapid.SampledFrom([]fs.FileMode{0o600, 0o660}).Draw(t, "mode")
+	name := "images/" + image + "/" + volume
 	reads := []call{
+		{"MetaText", func(d storageDomain) (any, error) { return d.MetaText(image, volume) }},
+		{"Share", func(d storageDomain) (any, error) { return d.Share(imgTmpl, volTmpl, image) }},
+		{"Permissions", func(d storageDomain) (any, error) { p, err := d.Permissions(name); return p.Mode, err }},
 		{"Volumes", func(d storageDomain) (any, error) { return d.Volumes(image) }},
 		{"VolumePath", func(d storageDomain) (any, error) { return d.VolumePath(image, volume) }},
 		{"ReadVolume", func(d storageDomain) (any, error) { return d.ReadVolume(image, volume) }},
@@ -92,6 +99,18 @@ func calls(t *rapid.T) call {
 		{"Put image", func(d storageDomain) (any, error) {
 			return nil, d.Trash().Put(domain.Entry{Task: task, Label: label, Image: image})
 		}},
+		{"Put stray", func(d storageDomain) (any, error) {
+			return nil, d.Trash().Put(domain.Entry{Task: task, Label: stray, Path: stray})
+		}},
+		{"SetMetaText", func(d storageDomain) (any, error) { return nil, d.SetMetaText(image, volume, []byte("CAP=1\n")) }},
+		{"SetShare", func(d storageDomain) (any, error) {
+			return nil, d.SetShare(imgTmpl, volTmpl, image, domain.Share{Data: volume == volRaw, Linked: volume == volRaw, Own: map[bool][]byte{true: []byte("CAP=2\n")}[volume == volTop]})
+		}},
+		{"SetPermissions", func(d storageDomain) (any, error) {
+			p, err := d.Permissions(name)
+			p.Mode = mode
+			return nil, errors.Join(err, d.SetPermissions(name, p))
+		}},
 		{"Restore some", func(d storageDomain) (any, error) { return nil, d.Trash().Restore(task, only) }},
 		{"Restore", func(d storageDomain) (any, error) { return nil, d.Trash().Restore(task, nil) }},
 		{"Remove", func(d storageDomain) (any, error) { return nil, d.Trash().Remove(context.Background(), task, nil) }},
@@ -118,7 +137,7 @@ func TestSameDomain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		real := realDomain(t)
 		defer real.discard()
-		w := &world{disk: furnished().clone()}
+		w := &world{disk: withStrays()}
 		mem := memDomain{&hand{disk: w.disk, gate: open}, w, sdID}
 		var done []string
 		for range rapid.IntRange(1, 12).Draw(t, "calls") {
@@ -178,7 +197,29 @@ func realDomain(t *rapid.T) *realOne {
 		must(x.d.WriteVolumeMeta(img, vol, m))
 	})
 	must(x.d.Trash().Put(domain.Entry{Task: oldTask, Label: labelDeleted, Image: imgNew}))
+	for _, name := range strays {
+		must(os.MkdirAll(filepath.Dir(filepath.Join(x.path, name)), 0o755))
+		must(os.WriteFile(filepath.Join(x.path, name), nil, 0o644))
+	}
 	return x
+}
+
+// strays are files that are no volume's, in both domains.
+var strays = []string{"images/" + imgA + "/x.tmp", "images/_remove_me_x/y"}
+
+// withStrays is the furnished disk with them.
+func withStrays() *disk {
+	h := &hand{disk: furnished().clone(), gate: open}
+	for _, name := range strays {
+		full := "/" + sdID + "/" + name
+		if _, err := h.mkdir("", path.Dir(full), 0o755); err != nil {
+			panic(err)
+		}
+		if err := h.replace("", full, []byte(nil)); err != nil {
+			panic(err)
+		}
+	}
+	return h.disk.clone()
 }
 
 func (x *realOne) discard() {
@@ -204,11 +245,11 @@ func (x *realOne) files(t *rapid.T) string {
 				if err != nil {
 					return err
 				}
-				m, err := domain.ParseVolumeMeta(text)
-				if err != nil {
-					return err
+				if m, err := domain.ParseVolumeMeta(text); err == nil {
+					line += " " + m.Legality + " " + m.VolType + " " + m.PUUID + " " + m.Image
+				} else {
+					line += " " + string(text)
 				}
-				line += " " + m.Legality + " " + m.VolType + " " + m.PUUID + " " + m.Image
 			}
 			out = append(out, line)
 			return nil
@@ -228,8 +269,11 @@ func memFiles(m memDomain) string {
 		out = append(out, strings.TrimPrefix(top, "/"+sdID)+" "+dir.mode.String())
 		m.world.see(top, func(name string, _ inode, n *node) {
 			line := strings.TrimPrefix(name, "/"+sdID) + " " + n.mode.String()
-			if m, ok := n.data.(domain.VolumeMeta); ok {
+			switch m := n.data.(type) {
+			case domain.VolumeMeta:
 				line += " " + m.Legality + " " + m.VolType + " " + m.PUUID + " " + m.Image
+			case []byte:
+				line += strings.TrimRight(" "+string(m), " ")
 			}
 			out = append(out, line)
 		})

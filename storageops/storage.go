@@ -53,7 +53,7 @@ func New(o Options) *Storage {
 func (st *Storage) Verbs() []*tasks.Verb {
 	all := []*tasks.Verb{
 		st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash(), st.startSPM(),
-		st.moveImage(), st.cloneStructure(), st.syncData(),
+		st.moveImage(), st.cloneStructure(), st.syncData(), st.repairDomain(),
 		st.updateVolume(), st.amendVolume(), st.addBitmap(), st.removeBitmap(), st.clearBitmaps(),
 	}
 	for _, v := range all {

@@ -3,7 +3,6 @@ package storageops
 import (
 	"context"
 	"encoding/json"
-	"path"
 	"slices"
 	"time"
 
@@ -236,7 +235,7 @@ func (st *Storage) listTrash(_ context.Context, raw json.RawMessage) (any, error
 		for _, e := range entries {
 			item := TrashItem{Task: e.Task, Domain: id, Bytes: e.Bytes, Deadline: e.Deadline, Items: []string{}, Problem: e.Problem}
 			for _, i := range e.Items {
-				item.Items = append(item.Items, path.Join(i.Image, i.Volume))
+				item.Items = append(item.Items, i.Name())
 			}
 			out = append(out, item)
 		}

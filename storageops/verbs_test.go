@@ -51,7 +51,7 @@ func hostCases(t *testing.T) (all []hostCase) {
 	for _, c := range verbCases(t) {
 		all = append(all, hostCase{verbCase: c})
 	}
-	return slices.Concat(all, chainVerbCases())
+	return slices.Concat(all, chainVerbCases(), []hostCase{repairCase})
 }
 
 func with(base map[string]any, more ...any) map[string]any {

@@ -100,6 +100,8 @@ func (w *world) Seen() string {
 				data.Format, data.PUUID, data.Image, data.Sequence, data.Generation, data.Description)
 		case picture:
 			line = fmt.Sprintf("%s %v", line, data)
+		case []byte:
+			line = fmt.Sprintf("%s %q", line, data)
 		case domain.Manifest:
 			line = fmt.Sprintf("%s %d items", line, len(data.Items))
 		}

@@ -17,7 +17,7 @@ import (
 // "/..." stands for a package and all below it. Tests may import more.
 var allowed = map[string][]string{
 	"cmd/vdsm-agentd":                     {"agent", "agent/config", "storageops/copy", "systemd", "internal/version"},
-	"cmd/vdsm-agentctl":                   {"rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
+	"cmd/vdsm-agentctl":                   {"storageops/domaincheck", "storageops/vdsmtasks", "rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
 	"cmd/vdsm-agentctl/internal/show":     {"internal/..."},
 	"cmd/vdsm-agentctl/internal/verbargs": {"internal/..."},
 	"agent/config":                        {"rpc/certs", "rpc/stomp", "storageops/domain", "tasks", "internal/access"},
@@ -38,6 +38,8 @@ var allowed = map[string][]string{
 	"storageops/domain":                   {"internal/code", "storageops/lease"},
 	"storageops/lease":                    {"internal/code"},
 	"storageops/domain/hangfs":            {},
+	"storageops/domaincheck":              {"storageops/domain", "storageops/qemuimg", "storageops/vdsmtasks", "internal/..."},
+	"storageops/vdsmtasks":                {"internal/param"},
 	"storageops/qemuimg":                  {"internal/code", "internal/proc"},
 	"storageops/qemuimg/qemuimgtest":      {"storageops/qemuimg", "internal/..."},
 	"storageops/copy":                     {"storageops/qemuimg", "internal/code", "internal/proc"},

@@ -20,7 +20,7 @@ const (
 	exitMisuse       = 2
 	exitNoConnection = 3
 	exitTimeout      = 4
-	exitNoSuccess    = 5 // the task ended, but not with success
+	exitNoSuccess    = 5 // the task ended, but not with success; or a check found errors or warnings
 	exitInterrupted  = 130
 )
 

@@ -62,6 +62,7 @@ type commands struct {
 	Events   eventsCommand   `cmd:"" help:"Follow what happens to tasks, flows and jobs."`
 	Trash    trashCommand    `cmd:"" help:"See, restore or empty what deletes have moved to the trash."`
 	Domains  domainsCommand  `cmd:"" help:"List the storage domains."`
+	Domain   domainCommand   `cmd:"" help:"Look for damage and leftovers in a storage domain, with or without a running daemon, and repair what is safe."`
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
 	Config   configCommand   `cmd:"" help:"Look at the configuration of the daemon."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`
@@ -79,7 +80,7 @@ A first word that begins with an upper-case letter calls a verb of the daemon, a
 
 A task is named by its id or by a beginning of it that no other task has.
 
-Exit codes: 0 done, 1 the daemon refused, 2 wrong usage, 3 no connection, 4 time-out, 5 the task did not succeed, 130 interrupted.`
+Exit codes: 0 done, 1 the daemon refused, 2 wrong usage, 3 no connection, 4 time-out, 5 the task did not succeed or a check found something, 130 interrupted.`
 
 // cli is what a command works with.
 type cli struct {

@@ -16,6 +16,7 @@ const (
 	mdDir        = "dom_md"
 	metadataFile = "dom_md/metadata"
 	idsFile      = "dom_md/ids"
+	tasksDir     = "master/tasks"
 	agentDir     = ".vdsm-agent"
 	tmpDir       = ".vdsm-agent/tmp"
 	trashDir     = ".vdsm-agent/trash"

@@ -170,6 +170,73 @@ var operations = []operation{
 		times: true,
 	},
 	{
+		name:  "trash of files that are no volume's",
+		setup: func(x *fixture) { x.put(imageDir(imgA)+"/x.tmp", "x", 0o600); x.put(imagesDir+"/y", "y", 0o644) },
+		do:    put(Entry{Label: "x", Path: imageDir(imgA) + "/x.tmp"}, Entry{Label: "y", Path: imagesDir + "/y"}),
+		undo:  restore,
+		times: true,
+	},
+	{
+		name: "trash of the only file in an image, with its directory",
+		setup: func(x *fixture) {
+			x.must(os.Mkdir(x.path(imageDir(nowhere)), 0o750))
+			x.put(imageDir(nowhere)+"/x.tmp", "x", 0o600)
+		},
+		do: func(d *Domain) error {
+			if err := put(Entry{Label: "x", Path: imageDir(nowhere) + "/x.tmp"})(d); err != nil {
+				return err
+			}
+			return d.RemoveImageDirIfEmpty(nowhere)
+		},
+		undo:  restore,
+		times: true,
+	},
+	{
+		name: "trash of an image that VDSM was deleting, and of one of its tasks",
+		setup: func(x *fixture) {
+			x.must(os.Rename(x.path(imageDir(imgA)), x.path(imagesDir+"/_remove_me_"+imgA)))
+			x.must(os.MkdirAll(x.path(tasksDir+"/"+nowhere), dirMode))
+			x.put(tasksDir+"/"+nowhere+"/"+nowhere+".task", "id = "+nowhere, metaMode)
+		},
+		do:    put(Entry{Label: "i", Path: imagesDir + "/_remove_me_" + imgA}, Entry{Label: "t", Path: tasksDir + "/" + nowhere}),
+		undo:  restore,
+		times: true,
+	},
+	{
+		name: "metadata as text",
+		do:   func(d *Domain) error { return d.SetMetaText(imgA, volLeaf, []byte("CAP=1\n")) },
+	},
+	{
+		name:  "mode and owner",
+		setup: func(x *fixture) { x.must(os.Chmod(x.path(volumeFile(imgA, volLeaf)), 0o600)) },
+		do: func(d *Domain) error {
+			return d.SetPermissions(volumeFile(imgA, volLeaf), Permissions{dataMode, 36, 36})
+		},
+		undo: func(d *Domain) error {
+			return d.SetPermissions(volumeFile(imgA, volLeaf), Permissions{0o600, os.Getuid(), os.Getgid()})
+		},
+	},
+	{
+		name: "a template's link that was missing",
+		setup: func(x *fixture) {
+			x.must(os.Remove(x.path(volumeFile(imgB, volTmpl))))
+			x.must(os.Remove(x.path(metaFile(imgB, volTmpl))))
+		},
+		do:   func(d *Domain) error { return d.ShareTemplate(imgTmpl, volTmpl, imgB) },
+		undo: func(d *Domain) error { return d.SetShare(imgTmpl, volTmpl, imgB, Share{}) },
+	},
+	{
+		name: "a template's metadata that was cut off",
+		setup: func(x *fixture) {
+			x.must(os.Remove(x.path(metaFile(imgB, volTmpl))))
+			x.put(metaFile(imgB, volTmpl), "old", metaMode)
+		},
+		do: func(d *Domain) error { return d.ShareTemplate(imgTmpl, volTmpl, imgB) },
+		undo: func(d *Domain) error {
+			return d.SetShare(imgTmpl, volTmpl, imgB, Share{Data: true, Own: []byte("old")})
+		},
+	},
+	{
 		name: "restore of one of two items",
 		setup: func(x *fixture) {
 			x.must(put(Entry{Label: "old", Image: imgA, Volume: volLeaf}, Entry{Label: "other", Image: imgB})(x.d))

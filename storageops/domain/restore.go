@@ -80,7 +80,7 @@ const (
 )
 
 func (tr *Trash) locate(m *Manifest, it *Item, f ItemFile) (place, error) {
-	dst := path.Join(imageDir(it.Image), f.Name)
+	dst := path.Join(it.Home(), f.Name)
 	kept, err := tr.d.t.regular(path.Join(tr.itemDir(m, it), f.Name))
 	if err != nil {
 		return 0, err
@@ -119,7 +119,7 @@ func (tr *Trash) checkTargets(m *Manifest, items []*Item) error {
 			return err
 		}
 		for _, f := range it.Files {
-			name := path.Join(imageDir(it.Image), f.Name)
+			name := path.Join(it.Home(), f.Name)
 			if targets[name] {
 				return code.Errorf(code.TaskState, "task %s has put %s into the trash twice; choose which one comes back",
 					m.Task, tr.d.t.abs(name))
@@ -131,8 +131,8 @@ func (tr *Trash) checkTargets(m *Manifest, items []*Item) error {
 }
 
 func (tr *Trash) checkTarget(m *Manifest, it *Item) error {
-	t := tr.d.t
-	there, err := t.realDir(imageDir(it.Image))
+	t, home := tr.d.t, it.Home()
+	there, err := t.realDir(home)
 	if err != nil {
 		return err
 	}
@@ -140,17 +140,17 @@ func (tr *Trash) checkTarget(m *Manifest, it *Item) error {
 	if err != nil {
 		return err
 	}
-	if it.Kind == KindImage && there && moved {
+	if it.whole() && there && moved {
 		if !it.Restoring {
-			return tr.taken(m, imageDir(it.Image))
+			return tr.taken(m, home)
 		}
-		names, err := t.list(imageDir(it.Image))
+		names, err := t.list(home)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
 			if !slices.ContainsFunc(it.Files, func(f ItemFile) bool { return f.Name == name }) {
-				return tr.taken(m, path.Join(imageDir(it.Image), name))
+				return tr.taken(m, path.Join(home, name))
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func (tr *Trash) checkTarget(m *Manifest, it *Item) error {
 
 // restoreItem links every file back, syncs, then unlinks it from the trash: at no moment a file has no name.
 func (tr *Trash) restoreItem(m *Manifest, it *Item) error {
-	t, kept, dst := tr.d.t, tr.itemDir(m, it), imageDir(it.Image)
+	t, kept, dst := tr.d.t, tr.itemDir(m, it), it.Home()
 	made, err := t.realDir(dst)
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (tr *Trash) restoreItem(m *Manifest, it *Item) error {
 			return err
 		}
 	}
-	if err := t.sync(dst, imagesDir); err != nil {
+	if err := t.sync(dst, path.Dir(dst)); err != nil {
 		return err
 	}
 	if moved {
@@ -210,33 +210,33 @@ func (tr *Trash) restoreItem(m *Manifest, it *Item) error {
 	return tr.mendDir(it, made)
 }
 
-// mendDir gives the image's directory what it had, where it is a new one.
+// mendDir gives the directory what it had, where it is a new one.
 func (tr *Trash) mendDir(it *Item, made bool) error {
-	t, dst := tr.d.t, imageDir(it.Image)
+	t, dst := tr.d.t, it.Home()
 	fi, err := t.lstat(dst)
 	if err != nil {
 		return err
 	}
-	// A volume's restore that died may have made it too: mode 0700 is what only such a one leaves.
-	if it.Kind == KindVolume && !made && fi.Mode().Perm() != 0o700 {
-		return t.sync(dst, imagesDir)
+	// A volume's or file's restore that died may have made it too: mode 0700 is what only such a one leaves.
+	if !it.whole() && !made && fi.Mode().Perm() != 0o700 {
+		return t.sync(dst, path.Dir(dst))
 	}
 	if err := t.setModeOwner(dst, it.ImageDir.Mode, Owner{it.ImageDir.UID, it.ImageDir.GID}); err != nil {
 		return err
 	}
-	if it.Kind == KindImage && !fi.ModTime().Equal(it.ImageDir.MTime) {
+	if it.whole() && !fi.ModTime().Equal(it.ImageDir.MTime) {
 		if err := t.setMTime(dst, it.ImageDir.MTime); err != nil {
 			return err
 		}
 	}
-	return t.sync(dst, imagesDir)
+	return t.sync(dst, path.Dir(dst))
 }
 
 // mendShares links the templates' metadata anew where it was rewritten while the image was in the trash.
 func (tr *Trash) mendShares(it *Item) error {
 	for _, f := range it.Files {
 		vol, ok := isMeta(f.Name)
-		if !ok || !isUUID(vol) {
+		if !ok || !isUUID(vol) || it.Image == "" {
 			continue
 		}
 		tmpl, err := tr.templateOf(it.Image, vol)
@@ -274,7 +274,7 @@ func (tr *Trash) templateOf(img, vol string) (string, error) {
 
 func (tr *Trash) isTemplateMeta(img, name string) bool {
 	vol, ok := isMeta(name)
-	if !ok || !isUUID(vol) {
+	if !ok || !isUUID(vol) || img == "" {
 		return false
 	}
 	tmpl, err := tr.templateOf(img, vol)

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -14,7 +15,7 @@ import (
 // Trash is where deleted volumes and images of a domain are kept until their task is cleared:
 //
 //	.vdsm-agent/trash/<task>/manifest.json    what was where
-//	.vdsm-agent/trash/<task>/<n>/<file>…      the files of item n; of an image, its directory itself
+//	.vdsm-agent/trash/<task>/<n>/<file>…      the files of item n; of an image or another directory, that itself
 //	.vdsm-agent/trash/<task>/reclaim.json     the manifest, once reclaim has started: no restore any more
 //
 // The manifest is on stable storage before anything moves, so a file is always either where it was or where the
@@ -33,8 +34,10 @@ const (
 
 // Kinds of Item.
 const (
-	KindVolume = "volume"
-	KindImage  = "image"
+	KindVolume    = "volume"
+	KindImage     = "image"
+	KindFile      = "file"      // any other, by its path
+	KindDirectory = "directory" // with nothing but files in it
 )
 
 // Entry is what Put is asked to move.
@@ -43,6 +46,7 @@ type Entry struct {
 	Label    string // chosen by the caller; names the item within the task
 	Image    string
 	Volume   string    // "" = the whole image
+	Path     string    // in place of both: a file that is no volume's, or a directory that is no image's; see checkStray
 	Deadline time.Time // when the entry may be reclaimed though its task was not cleared; zero = never
 }
 
@@ -60,12 +64,13 @@ type Manifest struct {
 type Item struct {
 	Label     string     `json:"label"`
 	Kind      string     `json:"kind"`
-	Image     string     `json:"image"`
+	Image     string     `json:"image,omitempty"`
 	Volume    string     `json:"volume,omitempty"`
-	Dir       string     `json:"dir"` // in the entry's directory
-	ImageDir  ItemDir    `json:"imageDir"`
-	Files     []ItemFile `json:"files"` // in the order in which they go; they come back the other way
-	Bytes     int64      `json:"bytes"` // on disk, that reclaim will free
+	Path      string     `json:"path,omitempty"` // of a file or directory
+	Dir       string     `json:"dir"`            // in the entry's directory
+	ImageDir  ItemDir    `json:"imageDir"`       // the directory that it was in, or was
+	Files     []ItemFile `json:"files"`          // in the order in which they go; they come back the other way
+	Bytes     int64      `json:"bytes"`          // on disk, that reclaim will free
 	Restoring bool       `json:"restoring,omitempty"`
 }
 
@@ -76,7 +81,29 @@ type ItemFile struct {
 	Size  int64  `json:"size"`
 }
 
-// ItemDir is the image's directory as it was.
+// Home is the directory in which the item's files were, in the domain.
+func (it Item) Home() string {
+	switch it.Kind {
+	case KindFile:
+		return path.Dir(it.Path)
+	case KindDirectory:
+		return it.Path
+	}
+	return imageDir(it.Image)
+}
+
+// Name says what the item is, for lists: image, image/volume or the path.
+func (it Item) Name() string {
+	if it.Path != "" {
+		return it.Path
+	}
+	return path.Join(it.Image, it.Volume)
+}
+
+// whole says whether the item is its directory itself.
+func (it Item) whole() bool { return it.Kind == KindImage || it.Kind == KindDirectory }
+
+// ItemDir is a directory as it was.
 type ItemDir struct {
 	Mode  fs.FileMode `json:"mode"`
 	UID   int         `json:"uid"`
@@ -84,21 +111,16 @@ type ItemDir struct {
 	MTime time.Time   `json:"mtime"`
 }
 
-// Put moves a volume's files, or an image's directory, into the trash of e.Task. Repeating it goes on where it died,
+// Put moves a volume's files, an image's directory, or what e.Path names into the trash of e.Task. Repeating it goes on where it died,
 // and is no error when all was done. Further labels of the same task are added to its entry; the first deadline stays.
 //
-//   - No such image: 268. None of the volume's files: 201. (A volume of which only some are there is moved.)
-//   - An image directory with something else than files in it: 256, nothing moved.
+//   - No such image: 268. None of the volume's files: 201. (A volume of which only some are there is moved.) Nothing at the path: 201.
+//   - A directory with something else than files in it: 256, nothing moved.
 //   - The label was used for something else, or the entry is being reclaimed: 410.
 func (tr *Trash) Put(e Entry) error {
 	d := tr.d
-	if err := checkUUIDs("task", e.Task, "image", e.Image); err != nil {
+	if err := e.check(); err != nil {
 		return err
-	}
-	if e.Volume != "" {
-		if err := checkUUIDs("volume", e.Volume); err != nil {
-			return err
-		}
 	}
 	if err := d.changeable(); err != nil {
 		return err
@@ -123,18 +145,40 @@ func (tr *Trash) Put(e Entry) error {
 	return tr.move(m, it)
 }
 
+func (e Entry) check() error {
+	if err := checkUUIDs("task", e.Task); err != nil {
+		return err
+	}
+	if e.Path != "" {
+		return checkStray(e.Path)
+	}
+	if err := checkUUIDs("image", e.Image); err != nil || e.Volume == "" {
+		return err
+	}
+	return checkUUIDs("volume", e.Volume)
+}
+
+// checkStray accepts the paths of what can be moved to the trash though it is no volume or image: below images and master/tasks, with
+// at most one directory between.
+func checkStray(name string) error {
+	rest, ok := strings.CutPrefix(name, imagesDir+"/")
+	if !ok {
+		rest, ok = strings.CutPrefix(name, tasksDir+"/")
+	}
+	if !ok || path.Clean(name) != name || strings.Count(rest, "/") > 1 || strings.HasPrefix(rest, "..") || strings.ContainsAny(rest, "\n\x00") {
+		return code.Errorf(code.InvalidParameter, "%q cannot be moved to the trash; only what is directly in %s, an image or %s can", name, imagesDir, tasksDir)
+	}
+	return nil
+}
+
 // plan returns the item of m for e, added or brought up to date with what has not moved yet.
 func (tr *Trash) plan(m *Manifest, e Entry) (*Item, error) {
-	kind := KindVolume
-	if e.Volume == "" {
-		kind = KindImage
-	}
 	i := slices.IndexFunc(m.Items, func(it Item) bool { return it.Label == e.Label })
 	if i >= 0 {
 		it := &m.Items[i]
-		if it.Kind != kind || it.Image != e.Image || it.Volume != e.Volume {
+		if it.Image != e.Image || it.Volume != e.Volume || it.Path != e.Path {
 			return nil, code.Errorf(code.TaskState, "task %s has put %s %s into the trash as %q already; it cannot be another thing too",
-				m.Task, it.Kind, path.Join(it.Image, it.Volume), e.Label)
+				m.Task, it.Kind, it.Name(), e.Label)
 		}
 		return it, tr.refresh(m, it)
 	}
@@ -147,10 +191,11 @@ func (tr *Trash) plan(m *Manifest, e Entry) (*Item, error) {
 		}
 		next = max(next, n+1)
 	}
-	it := Item{Label: e.Label, Kind: kind, Image: e.Image, Volume: e.Volume, Dir: strconv.Itoa(next)}
-	if err := tr.d.checkImage(e.Image); err != nil {
+	kind, err := tr.kind(e)
+	if err != nil {
 		return nil, err
 	}
+	it := Item{Label: e.Label, Kind: kind, Image: e.Image, Volume: e.Volume, Path: e.Path, Dir: strconv.Itoa(next)}
 	if err := tr.describe(&it, nil); err != nil {
 		return nil, err
 	}
@@ -161,13 +206,35 @@ func (tr *Trash) plan(m *Manifest, e Entry) (*Item, error) {
 	return &m.Items[len(m.Items)-1], nil
 }
 
+// kind says what it is that goes.
+func (tr *Trash) kind(e Entry) (string, error) {
+	if e.Path == "" {
+		if e.Volume == "" {
+			return KindImage, tr.d.checkImage(e.Image)
+		}
+		return KindVolume, tr.d.checkImage(e.Image)
+	}
+	fi, err := tr.d.t.lstat(e.Path)
+	switch {
+	case notExist(err):
+		return "", code.Errorf(code.VolumeDoesNotExist, "there is no %s", tr.d.t.abs(e.Path))
+	case err != nil:
+		return "", err
+	case fi.Mode().IsRegular():
+		return KindFile, nil
+	case fi.IsDir() && !isUUID(strings.TrimPrefix(e.Path, imagesDir+"/")):
+		return KindDirectory, nil
+	}
+	return "", code.Errorf(code.ImageDelete, "%s is %s; it cannot be moved to the trash as it is", tr.d.t.abs(e.Path), describe(fi))
+}
+
 // refresh looks again at what a Put that died has not moved yet: it may have been rewritten before the repetition.
 func (tr *Trash) refresh(m *Manifest, it *Item) error {
-	there, err := tr.d.t.realDir(imageDir(it.Image))
+	there, err := tr.d.t.realDir(it.Home())
 	if err != nil || !there {
-		return err // an image that has moved, or a volume that was the last one in it
+		return err // a directory that has moved, or a volume that was the last one in it
 	}
-	if it.Kind == KindImage {
+	if it.whole() {
 		if moved, err := tr.d.t.realDir(tr.itemDir(m, it)); err != nil || moved {
 			return err
 		}
@@ -186,21 +253,25 @@ func (tr *Trash) refresh(m *Manifest, it *Item) error {
 	return tr.describe(it, moved)
 }
 
-// describe fills in what is in the image's directory, after the files that have moved already.
+// describe fills in what is in the item's directory, after the files that have moved already.
 func (tr *Trash) describe(it *Item, moved []ItemFile) error {
-	dir, err := tr.d.t.lstat(imageDir(it.Image))
+	home := it.Home()
+	dir, err := tr.d.t.lstat(home)
 	if err != nil {
 		return err
 	}
 	st := sysStat(dir)
 	it.ImageDir = ItemDir{Mode: dir.Mode().Perm(), UID: int(st.Uid), GID: int(st.Gid), MTime: dir.ModTime().UTC()}
 	var names []string
-	if it.Kind == KindImage {
-		if names, err = tr.d.t.list(imageDir(it.Image)); err != nil {
+	switch {
+	case it.whole():
+		if names, err = tr.d.t.list(home); err != nil {
 			return err
 		}
 		slices.SortStableFunc(names, metaFirst)
-	} else {
+	case it.Kind == KindFile:
+		names = []string{path.Base(it.Path)}
+	default:
 		for _, suffix := range slices.Backward(volumeSuffixes) {
 			names = append(names, it.Volume+suffix)
 		}
@@ -211,7 +282,7 @@ func (tr *Trash) describe(it *Item, moved []ItemFile) error {
 		bytes = it.Bytes // measured when all was there
 	}
 	for _, name := range names {
-		fi, err := tr.d.t.lstat(path.Join(imageDir(it.Image), name))
+		fi, err := tr.d.t.lstat(path.Join(home, name))
 		if notExist(err) {
 			continue
 		}
@@ -219,11 +290,10 @@ func (tr *Trash) describe(it *Item, moved []ItemFile) error {
 			return err
 		}
 		if !fi.Mode().IsRegular() {
-			return code.Errorf(code.ImageDelete, "%s in image %s of domain %s is %s, which VDSM never makes; remove it by hand",
-				name, it.Image, tr.d.id, describe(fi))
+			return code.Errorf(code.ImageDelete, "%s is %s, which VDSM never makes there; remove it by hand", tr.d.t.abs(path.Join(home, name)), describe(fi))
 		}
 		if slices.ContainsFunc(moved, func(f ItemFile) bool { return f.Name == name }) {
-			return code.Errorf(code.TaskState, "%s is in image %s though it was moved to the trash; it is another one now", name, it.Image)
+			return code.Errorf(code.TaskState, "%s is there though it was moved to the trash; it is another one now", tr.d.t.abs(path.Join(home, name)))
 		}
 		files = append(files, ItemFile{Name: name, Inode: sysStat(fi).Ino, Size: fi.Size()})
 		if len(moved) == 0 && linkCount(fi) == 1 {
@@ -250,8 +320,8 @@ func metaFirst(a, b string) int {
 // move does what the manifest says. "Not there" with the target in place is "done": by a call that died, or by a
 // rename that an NFS server had carried out before it was sent again.
 func (tr *Trash) move(m *Manifest, it *Item) error {
-	t, from, to := tr.d.t, imageDir(it.Image), tr.itemDir(m, it)
-	if it.Kind == KindImage {
+	t, from, to := tr.d.t, it.Home(), tr.itemDir(m, it)
+	if it.whole() {
 		moved, err := t.realDir(to)
 		if err != nil {
 			return err
@@ -261,7 +331,7 @@ func (tr *Trash) move(m *Manifest, it *Item) error {
 				return err
 			}
 		}
-		return t.sync(imagesDir, tr.entryDir(m.Task))
+		return t.sync(path.Dir(from), tr.entryDir(m.Task))
 	}
 	if _, err := t.ensureDir(to); err != nil {
 		return err
@@ -377,7 +447,11 @@ func (tr *Trash) readFile(task, name string) (*Manifest, error) {
 
 // check keeps a manifest that was edited by hand from naming paths elsewhere.
 func (it Item) check() error {
-	if err := checkUUIDs("image", it.Image); err != nil {
+	if it.Path != "" {
+		if err := checkStray(it.Path); err != nil {
+			return err
+		}
+	} else if err := checkUUIDs("image", it.Image); err != nil {
 		return err
 	}
 	if n, err := strconv.Atoi(it.Dir); err != nil || strconv.Itoa(n) != it.Dir {

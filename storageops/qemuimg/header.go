@@ -15,6 +15,7 @@ import (
 // before it prints what they are.
 type header struct {
 	version       uint32
+	size          uint64 // of the virtual disk, in bytes
 	backing       string
 	backingFormat string
 	dataFile      bool // an external data file is needed
@@ -56,6 +57,7 @@ func readHeader(r io.ReaderAt) (header, error) {
 		return h, errNotQCOW2
 	}
 	h.version = be.Uint32(fixed[4:])
+	h.size = be.Uint64(fixed[24:])
 	h.encryption = be.Uint32(fixed[32:])
 	length := int64(headerV2)
 	switch h.version {
