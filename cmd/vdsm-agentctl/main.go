@@ -1,5 +1,5 @@
 // Command vdsm-agentctl is the command-line client of vdsm-agentd. It holds no logic of tasks: every answer is the daemon's,
-// and everything that it changes it asks the daemon for. Only "store check", "domain check" and "import-vdsm-tasks" work without one:
+// and everything that it changes it asks the daemon for. Only "store check" and "domain check" work without one:
 // they read.
 //
 // One command is one file; run.go parses and reports, session.go talks to the daemon, tasklist.go and ended.go are what several
