@@ -18,6 +18,10 @@ go run ./storageops/copy/copybench -dir "$dir/xfs" -formats raw:raw
 umount "$dir/xfs"
 rm "$dir/xfs.img"
 echo
+echo "== a chain of three volumes, and a copy whose daemon is killed"
+go run ./test/chainbench bin/vdsm-agentd "$dir"
+rm -r "$dir/chain"
+echo
 echo "== copies with a limit: how much of it is used, goal 0.8 to 1.05"
 go run ./storageops/copy/copybench -dir "$dir" -data 512 -limit 32
 echo

@@ -291,8 +291,6 @@ func (h *host) tree() string {
 	return b.String()
 }
 
-var offsets = regexp.MustCompile(`, "offset": \d+`)
-
 // guest is a volume's format, a hash of what a guest would read of it up to the last byte that is not zero, its size, and a hash of
 // where in its chain each part of it is; then its version and its bitmaps.
 func (h *host) guest(path string) string {
@@ -320,7 +318,7 @@ func (h *host) guest(path string) string {
 	if format == "raw" {
 		return what // where it has holes is the file system's affair
 	}
-	layers := sha256.Sum256(offsets.ReplaceAll([]byte(h.run("qemu-img", "map", "-f", format, "--output=json", path)), nil))
+	layers := sha256.Sum256([]byte(fmt.Sprint(h.layers(path, format))))
 	return fmt.Sprintf("%s map:%x %s", what, layers[:4], h.features(path))
 }
 
@@ -346,6 +344,35 @@ func (h *host) features(path string) string {
 		text += fmt.Sprintf(" %s:%s", m.Name, strings.Join(m.Flags, ","))
 	}
 	return text
+}
+
+// extent is a stretch of a volume that is the same in its chain.
+type extent struct {
+	Start, Length       int64
+	Depth               int
+	Present, Zero, Data bool
+}
+
+// layers says where in its chain each part of a volume is. Where in the file it lies makes no difference, nor that a stretch ends only
+// because the next one lies elsewhere: several requests are under way when a qcow2 image is written.
+func (h *host) layers(path, format string) (joined []extent) {
+	h.t.Helper()
+	var all []extent
+	if err := json.Unmarshal([]byte(h.run("qemu-img", "map", "-f", format, "--output=json", path)), &all); err != nil {
+		h.t.Fatal(err)
+	}
+	for _, e := range all {
+		if n := len(joined); n > 0 {
+			next := joined[n-1]
+			next.Start, next.Length = e.Start, e.Length
+			if next == e {
+				joined[n-1].Length += e.Length
+				continue
+			}
+		}
+		joined = append(joined, e)
+	}
+	return joined
 }
 
 // crash makes of the host what a fresh process finds after this one died: rng decides about changes that were being

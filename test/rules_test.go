@@ -45,6 +45,7 @@ var allowed = map[string][]string{
 	"storageops/copy":                     {"storageops/qemuimg", "internal/code", "internal/proc"},
 	"systemd":                             {},
 	"test/benchkit":                       {"rpc/client"},
+	"test/chainbench":                     {"rpc/wire", "test/benchkit"},
 	"test/daemonbench":                    {"rpc/wire", "test/benchkit"},
 	"test/enginebench":                    {"tasks", "tasks/store", "tasks/tasktest/mock", "rpc/client", "test/benchkit"},
 	"test/manybench":                      {"tasks/store", "rpc/wire", "test/benchkit"},

@@ -123,6 +123,16 @@ func (d *Daemon) Stop() error {
 	return errors.Join(d.Client.Close(), d.cmd.Process.Signal(os.Interrupt), d.cmd.Wait())
 }
 
+// Kill ends the daemon as a crash does.
+func (d *Daemon) Kill() error {
+	if err := d.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = d.cmd.Wait()     // killed: how it ended is known
+	_ = d.Client.Close() // of a connection that is gone
+	return nil
+}
+
 // Resident is how much memory the daemon has, in MiB.
 func (d *Daemon) Resident() (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))

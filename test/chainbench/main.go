@@ -1,0 +1,116 @@
+// Command chainbench measures what a client sees of whole copies: Image.move of a chain of three volumes against the three plain
+// `qemu-img convert` that copy the same, by turns and with cold caches; and how much a copy does again after its daemon was
+// killed near the end. It needs root, to drop the caches. `make bench` runs it.
+//
+//	chainbench [-rounds N] [-data MIB] AGENTD DIR
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"vdsm-agent/test/benchkit"
+
+	"github.com/google/uuid"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 5, "how often a chain is moved")
+	data := flag.Int64("data", 4096, "MiB of data in the chain")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: chainbench [-rounds N] [-data MIB] AGENTD DIR")
+		os.Exit(2)
+	}
+	if err := run(flag.Arg(0), flag.Arg(1), *rounds, *data); err != nil {
+		fmt.Fprintln(os.Stderr, "chainbench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is a daemon with two domains, and a chain in the first one.
+type bench struct {
+	*benchkit.Daemon
+	ctx      context.Context
+	dir      string // the directory of everything
+	other    string // id of the second domain
+	image    string
+	volumes  []benchkit.Volume // base first
+	paths    []string          // of their files
+	restart  func() error
+	capacity int64
+}
+
+func run(agentd, dir string, rounds int, data int64) (err error) {
+	dir = filepath.Join(dir, "chain")
+	root := filepath.Join(dir, "other")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	b := &bench{ctx: context.Background(), dir: dir, other: uuid.NewString(), image: uuid.NewString(), capacity: data << 20}
+	b.restart = func() error {
+		b.Daemon, err = benchkit.Start(b.ctx, agentd, filepath.Join(dir, "state"), "[storage]", "roots = "+root)
+		return err
+	}
+	if err := b.restart(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Stop()) }()
+	err = b.Call(b.ctx, "StorageDomain.create", map[string]any{
+		"storagedomainID": b.other, "domainType": "LOCALFS", "typeArgs": root, "name": "other", "domainClass": "Data", "version": "5",
+	}, nil)
+	if err != nil {
+		return err
+	}
+	if err := b.makeChain(data); err != nil {
+		return err
+	}
+	if err := b.moves(rounds, data); err != nil {
+		return err
+	}
+	return b.killed(data)
+}
+
+// task submits a verb, waits for its end, and returns the task.
+func (b *bench) task(verb string, params map[string]any) (task string, err error) {
+	params["storagepoolID"] = uuid.Nil.String()
+	if err := b.Call(b.ctx, verb, params, &task); err != nil {
+		return "", err
+	}
+	return task, b.ended(task)
+}
+
+// ended waits until a task has finished.
+func (b *bench) ended(task string) error {
+	var status struct{ TaskResult, Message string }
+	if err := b.Call(b.ctx, "Task.wait", map[string]string{"taskID": task}, &status); err != nil {
+		return err
+	}
+	if status.TaskResult != "success" {
+		return fmt.Errorf("task %s ended with %s: %s", task, status.TaskResult, status.Message)
+	}
+	return nil
+}
+
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// cold syncs and drops the caches, and then loads the program again.
+func cold() error {
+	if err := command("sync"); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		return err
+	}
+	return command("qemu-img", "--version")
+}
