@@ -105,43 +105,45 @@ func verbCases(t *testing.T) []verbCase {
 
 // TestVerbs runs each verb to its end, repeats its submit, and takes it back; then clears it.
 func TestVerbs(t *testing.T) {
-	for _, c := range hostCases(t) {
-		t.Run(c.name, func(t *testing.T) {
-			h := c.on(newHost(t))
-			before := h.tree()
-			if err := h.submit(c.verb, c.params); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.submit(c.verb, c.params); err != nil {
-				t.Errorf("the repeated submit: %v", err)
-			}
-			v := h.ended()
-			if v.State != tasks.Finished || v.Code != 0 {
-				t.Fatalf("ended %s/%d: %s", v.State, v.Code, v.Message)
-			}
-			c.check(t, h.tree())
-			err := h.Revert(t.Context(), taskID, "tester")
-			if !c.revertible {
-				if code.Of(err) != code.NotRevertible && code.Of(err) != code.TaskState {
-					t.Errorf("the revert answered %v", err)
-				}
-			} else if err != nil {
-				t.Fatal(err)
-			} else if v := h.ended(); v.State != tasks.Recovered {
-				t.Errorf("the revert ended %s: %s", v.State, v.Message)
-			}
-			if err := h.Clear(taskID, "tester"); err != nil {
-				t.Fatal(err)
-			}
-			h.settle()
-			after := h.tree()
-			if strings.Contains(after, "trash ") {
-				t.Errorf("something is left in the trash:\n%s", after)
-			}
-			if c.revertible {
-				same(t, before, after)
-			}
-		})
+	for _, c := range slices.Concat(hostCases(t), moreChainCases()) {
+		t.Run(c.name, c.runs)
+	}
+}
+
+func (c hostCase) runs(t *testing.T) {
+	h := c.on(newHost(t))
+	before := h.tree()
+	if err := h.submit(c.verb, c.params); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.submit(c.verb, c.params); err != nil {
+		t.Errorf("the repeated submit: %v", err)
+	}
+	v := h.ended()
+	if v.State != tasks.Finished || v.Code != 0 {
+		t.Fatalf("ended %s/%d: %s", v.State, v.Code, v.Message)
+	}
+	c.check(t, h.tree())
+	err := h.Revert(t.Context(), taskID, "tester")
+	if !c.revertible {
+		if code.Of(err) != code.NotRevertible && code.Of(err) != code.TaskState {
+			t.Errorf("the revert answered %v", err)
+		}
+	} else if err != nil {
+		t.Fatal(err)
+	} else if v := h.ended(); v.State != tasks.Recovered {
+		t.Errorf("the revert ended %s: %s", v.State, v.Message)
+	}
+	if err := h.Clear(taskID, "tester"); err != nil {
+		t.Fatal(err)
+	}
+	h.settle()
+	after := h.tree()
+	if strings.Contains(after, "trash ") {
+		t.Errorf("something is left in the trash:\n%s", after)
+	}
+	if c.revertible {
+		same(t, before, after)
 	}
 }
 
