@@ -353,8 +353,9 @@ type extent struct {
 	Present, Zero, Data bool
 }
 
-// layers says where in its chain each part of a volume is. Where in the file it lies makes no difference, nor that a stretch ends only
-// because the next one lies elsewhere: several requests are under way when a qcow2 image is written.
+// layers says where in its chain each part of a volume is, and of its own parts what they are. Where in the file these lie makes no
+// difference, nor that a stretch ends only because the next one lies elsewhere: several requests are under way when a qcow2 image is
+// written. What a layer below has there is its own affair, and where that is raw, the file system's.
 func (h *host) layers(path, format string) (joined []extent) {
 	h.t.Helper()
 	var all []extent
@@ -362,6 +363,9 @@ func (h *host) layers(path, format string) (joined []extent) {
 		h.t.Fatal(err)
 	}
 	for _, e := range all {
+		if e.Depth > 0 {
+			e = extent{Start: e.Start, Length: e.Length, Depth: e.Depth}
+		}
 		if n := len(joined); n > 0 {
 			next := joined[n-1]
 			next.Start, next.Length = e.Start, e.Length
