@@ -123,7 +123,7 @@ func submit(e Engine, v *tasks.Verb) Method {
 		if len(r.Params) > MaxTaskParams {
 			return nil, code.Errorf(code.InvalidParameter, "the parameters have %d bytes; a task may have %d at most", len(r.Params), MaxTaskParams)
 		}
-		params, s, err := separate(r.Params, more, v.Job)
+		params, s, err := separate(r.Params, more, v)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +144,7 @@ func submit(e Engine, v *tasks.Verb) Method {
 }
 
 // separate takes what belongs to the submission out of a verb's parameters.
-func separate(raw json.RawMessage, more []param.Described, job bool) (rest json.RawMessage, s tasks.Submission, err error) {
+func separate(raw json.RawMessage, more []param.Described, v *tasks.Verb) (rest json.RawMessage, s tasks.Submission, err error) {
 	all := map[string]json.RawMessage{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &all); err != nil {
@@ -167,7 +167,7 @@ func separate(raw json.RawMessage, more []param.Described, job bool) (rest json.
 	}
 	var id param.UUID
 	var flow flowID
-	if job {
+	if v.Job {
 		var p jobSubmission
 		err = param.Decode(taken, &p, param.Strict)
 		if id, flow = p.JobID, p.FlowID; err == nil && id.IsBlank() {
@@ -177,6 +177,11 @@ func separate(raw json.RawMessage, more []param.Described, job bool) (rest json.
 		var p submission
 		err = param.Decode(taken, &p, param.Strict)
 		id, flow = p.TaskID, p.FlowID
+	}
+	if own, given := all[v.IDParam]; err == nil && given && id.IsBlank() {
+		if err = json.Unmarshal(own, &id); err != nil {
+			err = code.Errorf(code.InvalidParameter, "parameter %q: %w", v.IDParam, err)
+		}
 	}
 	if !id.IsBlank() {
 		s.ID = string(id)

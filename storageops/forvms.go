@@ -40,6 +40,26 @@ func (vv VMVolumes) DiskPath(v VolumeID) (string, error) {
 	return legalChain(d, v.Image, v.Volume, false)
 }
 
+// Overlay finds a volume on which a machine can go on that works on base now, and base: it is COW, LEGAL, a leaf, and base is its parent.
+func (vv VMVolumes) Overlay(base, v VolumeID) (basePath, path string, err error) {
+	d, err := vv.st.registry.GetReadOnly(v.Domain)
+	if err != nil {
+		return "", "", err
+	}
+	m, err := d.ReadVolume(v.Image, v.Volume)
+	if err != nil {
+		return "", "", err
+	}
+	if m.Format != domain.FormatCOW || m.VolType != domain.Leaf || m.PUUID != base.Volume || v.Image != base.Image || v.Domain != base.Domain {
+		return "", "", code.Errorf(code.InvalidParameter, "%s is %s and %s with the parent %s; it must be a COW leaf on %s", v, m.Format, m.VolType, m.PUUID, base)
+	}
+	if path, err = legalChain(d, v.Image, v.Volume, false); err != nil {
+		return "", "", err
+	}
+	basePath, err = d.VolumePath(base.Image, base.Volume)
+	return basePath, path, err
+}
+
 // Plain finds a volume that can hold what is no disk: RAW, LEGAL, with no other above or below it.
 func (vv VMVolumes) Plain(v VolumeID) (path string, shape domain.Shape, err error) {
 	d, err := vv.st.registry.GetReadOnly(v.Domain)

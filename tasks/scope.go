@@ -104,6 +104,16 @@ func (s *Scope) LastCheckpoint(v any) (bool, error) {
 	return true, s.read(raw, v)
 }
 
+// CheckpointOf reads what the step with that name recorded last; false if nothing.
+func (s *Scope) CheckpointOf(name string, v any) (bool, error) {
+	for _, r := range s.record().Steps {
+		if r.Name == name && len(r.Checkpoint) > 0 {
+			return true, s.read(r.Checkpoint, v)
+		}
+	}
+	return false, nil
+}
+
 // Progress tells how many bytes of how many are done. It is cheap and may be called at any rate.
 func (s *Scope) Progress(done, total int64) {
 	if s.t.progress.set(done, total) {

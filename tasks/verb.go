@@ -46,6 +46,8 @@ type Verb struct {
 	Job bool
 	// AnswersTrue says that clients are answered true instead of the task's id: one that wants to know it chooses it (taskID).
 	AnswersTrue bool
+	// IDParam is a parameter of the verb's own with the id that the task shall have, "" = none. A taskID goes before it.
+	IDParam string
 
 	Forward  bool // refused once its flow is cancelled; clean-up verbs are not
 	Class    Class

@@ -35,6 +35,14 @@ func (vms *VMs) Calls() []tasks.Call {
 			Params: vmParams{}, Result: vmList{}, Locks: machineLock, Answer: vms.onMachine(vms.cont),
 		},
 		{
+			Name: "VM.freeze", Role: access.Operate, Doc: "Have the guest's agent bring the file systems of a virtual machine to rest.",
+			Params: vmParams{}, Result: vmList{}, Locks: machineLock, Answer: vms.onMachine(vms.freezeNow),
+		},
+		{
+			Name: "VM.thaw", Role: access.Operate, Doc: "Have the guest's agent let the file systems of a virtual machine go on.",
+			Params: vmParams{}, Result: vmList{}, Locks: machineLock, Answer: vms.onMachine(vms.thawNow),
+		},
+		{
 			Name: "VM.getStats", Role: access.Observe, Doc: "Answer what a virtual machine does and uses.",
 			Params: vmParams{}, Result: []Stats{}, Answer: vms.getStats,
 		},

@@ -152,6 +152,50 @@ func (l memLibvirt) Resume(_ context.Context, s *tasks.Scope, vm string) error {
 	return l.with(vm, func(m *memMachine) error { m.state.Phase = virt.Running; return nil })
 }
 
+func (l memLibvirt) Freeze(_ context.Context, s *tasks.Scope, vm string) error {
+	if err := l.allowed(s, "freeze"); err != nil {
+		return err
+	}
+	return l.with(vm, func(m *memMachine) error {
+		if l.noGuest {
+			return virt.ErrNoGuest("no agent")
+		}
+		if m.atRest {
+			return errors.New("they are at rest already")
+		}
+		m.atRest = true
+		return nil
+	})
+}
+
+func (l memLibvirt) Thaw(_ context.Context, s *tasks.Scope, vm string) error {
+	if err := l.allowed(s, "thaw"); err != nil {
+		return err
+	}
+	return l.with(vm, func(m *memMachine) error {
+		if l.noGuest {
+			return virt.ErrNoGuest("no agent")
+		}
+		m.atRest = false
+		return nil
+	})
+}
+
+func (l memLibvirt) Snapshot(_ context.Context, s *tasks.Scope, vm, xml string) error {
+	if err := l.allowed(s, "take the snapshot"); err != nil {
+		return err
+	}
+	return l.with(vm, func(m *memMachine) error {
+		want := `<domainsnapshot><disks><disk name="vda" snapshot="external" type="file"><driver type="qcow2"/><source file="` + volT +
+			`"/></disk><disk name="sda" snapshot="no"/></disks></domainsnapshot>`
+		if xml != want || m.xml != machineXMLOn(volB) {
+			return code.Errorf(code.General, "libvirt cannot take %s of %s", xml, m.xml)
+		}
+		m.xml = machineXMLOn(volT)
+		return nil
+	})
+}
+
 // Save pauses the machine, empties the file, and ends when its time has come.
 func (l memLibvirt) Save(_ context.Context, s *tasks.Scope, vm, file string) <-chan error {
 	answer := make(chan error, 1)
@@ -218,6 +262,13 @@ func (memVolumes) Reach(context.Context, *tasks.Scope, storageops.VolumeID) erro
 
 func (v memVolumes) DiskPath(id storageops.VolumeID) (string, error) {
 	return "/storage/" + id.Volume, nil
+}
+
+func (v memVolumes) Overlay(base, top storageops.VolumeID) (basePath, path string, err error) {
+	if base != baseVolume || top != topVolume {
+		return "", "", code.Errorf(code.VolumeDoesNotExist, "there is no %s", top)
+	}
+	return base.Volume, top.Volume, nil
 }
 
 func (v memVolumes) Plain(id storageops.VolumeID) (path string, shape domain.Shape, err error) {

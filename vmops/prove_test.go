@@ -8,6 +8,8 @@ import (
 	"vdsm-agent/vmops/virt"
 )
 
+var snapDrives = []map[string]string{{"domainID": sdID, "imageID": imgD, "baseVolumeID": volB, "volumeID": volT}}
+
 func proofCases(t *testing.T) []prove.Case {
 	hibernate := func(name string, world func() prove.World) prove.Case {
 		raw, err := json.Marshal(map[string]any{"vmID": vmID, "hibernationVolHandle": saved})
@@ -26,7 +28,21 @@ func proofCases(t *testing.T) []prove.Case {
 		w.breaks = 1
 		return w
 	}
+	snapshot := func(name string, frozen, noGuest bool) prove.Case {
+		raw, err := json.Marshal(map[string]any{"vmID": vmID, "frozen": frozen, "snapDrives": snapDrives})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return prove.Case{Name: name, Verb: "VM.snapshot", Params: raw, World: func() prove.World {
+			w := newWorld(virt.Running)
+			w.noGuest, w.machines[vmID].atRest = noGuest, frozen
+			return w
+		}}
+	}
 	return []prove.Case{
+		snapshot("snapshot", false, false),
+		snapshot("snapshot of a machine whose guest has no agent", false, true),
+		snapshot("snapshot of a machine that is frozen already", true, false),
 		hibernate("hibernate", newMachine(virt.Running)),
 		hibernate("hibernate a paused machine", newMachine(virt.Paused)),
 		hibernate("hibernate, and libvirt has finished when it is to cancel", late),

@@ -46,6 +46,9 @@ type hypervisor interface {
 
 	Suspend(ctx context.Context, s *tasks.Scope, vm string) error
 	Resume(ctx context.Context, s *tasks.Scope, vm string) error
+	Freeze(ctx context.Context, s *tasks.Scope, vm string) error
+	Thaw(ctx context.Context, s *tasks.Scope, vm string) error
+	Snapshot(ctx context.Context, s *tasks.Scope, vm, xml string) error
 	Save(ctx context.Context, s *tasks.Scope, vm, file string) <-chan error
 	Job(ctx context.Context, vm string) (virt.Job, error)
 	AbortJob(ctx context.Context, s *tasks.Scope, vm string) error
@@ -56,6 +59,7 @@ type volumes interface {
 	Locks(all ...storageops.VolumeID) []tasks.Lock
 	Reach(ctx context.Context, s *tasks.Scope, v storageops.VolumeID) error
 	DiskPath(v storageops.VolumeID) (string, error)
+	Overlay(base, v storageops.VolumeID) (basePath, path string, err error)
 	Plain(v storageops.VolumeID) (path string, shape domain.Shape, err error)
 	Read(v storageops.VolumeID, most int64) ([]byte, error)
 	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
@@ -101,7 +105,7 @@ func (vms *VMs) Close() {
 }
 
 // Verbs are those that run as tasks.
-func (vms *VMs) Verbs() []*tasks.Verb { return []*tasks.Verb{vms.hibernate()} }
+func (vms *VMs) Verbs() []*tasks.Verb { return []*tasks.Verb{vms.hibernate(), vms.snapshot()} }
 
 // scoped is libvirt itself, which need not know the step.
 type scoped struct{ *virt.Client }
@@ -112,6 +116,18 @@ func (l scoped) Suspend(ctx context.Context, _ *tasks.Scope, vm string) error {
 
 func (l scoped) Resume(ctx context.Context, _ *tasks.Scope, vm string) error {
 	return l.Client.Resume(ctx, vm)
+}
+
+func (l scoped) Freeze(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.Freeze(ctx, vm)
+}
+
+func (l scoped) Thaw(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.Thaw(ctx, vm)
+}
+
+func (l scoped) Snapshot(ctx context.Context, _ *tasks.Scope, vm, xml string) error {
+	return l.Client.Snapshot(ctx, vm, xml)
 }
 
 func (l scoped) Save(ctx context.Context, _ *tasks.Scope, vm, file string) <-chan error {

@@ -25,11 +25,16 @@ const (
 	volM  = "bbbbbbbb-0000-4000-8000-000000000001"
 	imgC  = "aaaaaaaa-0000-4000-8000-000000000002"
 	volC  = "bbbbbbbb-0000-4000-8000-000000000002"
+	imgD  = "aaaaaaaa-0000-4000-8000-000000000003"
+	volB  = "bbbbbbbb-0000-4000-8000-000000000003" // the machine works on it
+	volT  = "bbbbbbbb-0000-4000-8000-000000000004" // on that, and empty
 	saved = sdID + "," + spID + "," + imgM + "," + volM + "," + imgC + "," + volC
 )
 
 var (
 	memoryVolume = storageops.VolumeID{Domain: sdID, Image: imgM, Volume: volM}
+	baseVolume   = storageops.VolumeID{Domain: sdID, Image: imgD, Volume: volB}
+	topVolume    = storageops.VolumeID{Domain: sdID, Image: imgD, Volume: volT}
 	confVolume   = storageops.VolumeID{Domain: sdID, Image: imgC, Volume: volC}
 )
 
@@ -39,6 +44,7 @@ type world struct {
 	saveTakes time.Duration
 	deaf      bool // libvirt has finished the job when it is told to cancel it
 	breaks    int  // how many saves libvirtd dies in
+	noGuest   bool // the guest has no agent
 
 	mu       sync.Mutex
 	machines map[string]*memMachine
@@ -49,9 +55,10 @@ type world struct {
 }
 
 type memMachine struct {
-	state virt.State
-	xml   string
-	job   *memJob
+	state  virt.State
+	xml    string
+	atRest bool // the guest's file systems
+	job    *memJob
 }
 
 type memJob struct {
@@ -81,13 +88,18 @@ func newMachine(phase virt.Phase) func() prove.World {
 func newWorld(phase virt.Phase) *world {
 	return &world{
 		saveTakes: 2300 * time.Millisecond, // at no moment at which something else happens
-		machines:  map[string]*memMachine{vmID: {state: virt.State{Phase: phase}, xml: "<domain><name>one</name><uuid>" + vmID + "</uuid></domain>"}},
+		machines:  map[string]*memMachine{vmID: {state: virt.State{Phase: phase}, xml: machineXMLOn(volB)}},
 		volumes: map[storageops.VolumeID]*memVolume{
 			memoryVolume: {shape: domain.Shape{Length: 1 << 30, Reserved: true}},
 			confVolume:   {shape: domain.Shape{Length: 1 << 20}},
 		},
 		watchers: map[chan struct{}]bool{},
 	}
+}
+
+func machineXMLOn(volume string) string {
+	return "<domain><name>one</name><uuid>" + vmID + "</uuid><devices><disk><source file='" + volume + "'/><target dev='vda'/></disk>" +
+		"<disk device='cdrom'><target dev='sda'/></disk></devices></domain>"
 }
 
 // Verbs are those of one process.
@@ -155,6 +167,12 @@ func (w *world) Seen() string {
 		if m.job != nil {
 			line += ", being saved"
 		}
+		if m.atRest {
+			line += ", its file systems at rest"
+		}
+		if strings.Contains(m.xml, volT) {
+			line += ", on the new volume"
+		}
 		out = append(out, line)
 	}
 	for v := range w.volumes {
@@ -176,7 +194,7 @@ func (w *world) Unsynced() int {
 func (w *world) Crash(keep func() bool) prove.World {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	next := &world{saveTakes: w.saveTakes, deaf: w.deaf, breaks: w.breaks, machines: map[string]*memMachine{}, volumes: map[storageops.VolumeID]*memVolume{}, watchers: map[chan struct{}]bool{}}
+	next := &world{saveTakes: w.saveTakes, deaf: w.deaf, breaks: w.breaks, noGuest: w.noGuest, machines: map[string]*memMachine{}, volumes: map[storageops.VolumeID]*memVolume{}, watchers: map[chan struct{}]bool{}}
 	for vm, m := range w.machines {
 		n := *m
 		if m.job != nil {

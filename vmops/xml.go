@@ -1,7 +1,10 @@
 package vmops
 
 import (
+	"context"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"vdsm-agent/internal/code"
@@ -69,3 +72,28 @@ func (d description) place(path func(storageops.VolumeID) (string, error)) error
 }
 
 func (d description) String() (string, error) { return d.doc.WriteToString() }
+
+// disks are the files of the machine's disks now, by the disks' names in the guest.
+func (vms *VMs) disks(ctx context.Context, vm string) (map[string]string, error) {
+	xml, err := vms.hv.XML(ctx, vm)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parseXML(xml)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, disk := range d.root.FindElements("./devices/disk") {
+		if target := disk.SelectElement("target"); target != nil {
+			file := ""
+			if source := disk.SelectElement("source"); source != nil {
+				file = source.SelectAttrValue("file", "")
+			}
+			out[target.SelectAttrValue("dev", "")] = file
+		}
+	}
+	return out, nil
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

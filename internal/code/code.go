@@ -24,10 +24,12 @@ const (
 	VMExists              Code = 4
 	VMIsDown              Code = 6
 	CannotCreateVM        Code = 9
+	GuestAgent            Code = 19 // the agent in the guest does not answer
 	ResourceUnavailable   Code = 40 // what the verb needs cannot be had now, such as libvirt
-	CannotDestroyVM       Code = 42
+	SnapshotFailed        Code = 48
 	NoSuchJob             Code = 66
 	JobNotDone            Code = 68
+	UnsupportedOperation  Code = 75
 	JobNotActive          Code = 84
 	RecoveryInProgress    Code = 99 // the agent is starting; ask again
 	General               Code = 100

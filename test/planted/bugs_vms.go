@@ -45,5 +45,21 @@ func vmBugs() []bug {
 			}
 			return h.vms.volumes.Replace(s, h.memory`, `			return h.vms.volumes.Replace(s, h.memory`}},
 		},
+		{
+			name: "a guest that was frozen by an agent that died is not thawed",
+			why:  "the agent dies between the freeze and its record; the snapshot is stopped, and the guest stands still",
+			file: "vmops/freeze.go", by: verbs,
+			edits: []edit{{`	if err != nil || !began || a.Known && !a.AtRest {
+`, `	if err != nil || !began || !a.AtRest {
+`}},
+		},
+		{
+			name: "a snapshot that libvirt refused is taken for one that it took",
+			why:  "the task reads finished, and the machine writes on to the volume that was to stay as it is",
+			file: "vmops/snapshot.go", by: verbs,
+			edits: []edit{{`			if has[name] != file {
+`, `			if has[name] == "" && file != "" {
+`}},
+		},
 	}
 }

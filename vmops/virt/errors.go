@@ -43,6 +43,9 @@ func explained(what string, err error) error {
 	case libvirt.ErrorNumber(said.Code) == libvirt.ErrOperationInvalid:
 		return invalidError{code.Errorf(code.ResourceUnavailable, "libvirt cannot %s now: %w", what, err)}
 	}
+	if err := guestExplained(what, said); err != nil {
+		return err
+	}
 	return code.Errorf(code.General, "libvirt could not %s: %w", what, err)
 }
 
