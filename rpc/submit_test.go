@@ -39,7 +39,10 @@ func TestSubmitSeparates(t *testing.T) {
 	type own struct {
 		TaskID string `json:"taskID" default:""`
 	}
-	const id = "00000000-0000-4000-8000-000000000001"
+	type withID struct {
+		Job string `json:"jobUUID" default:""`
+	}
+	const id, other = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 	cases := []struct {
 		name, verb, params string
 		want               tasks.Submission
@@ -56,12 +59,15 @@ func TestSubmitSeparates(t *testing.T) {
 		{"large numbers stay", "Plain", `{"a":18446744073709551617}`, tasks.Submission{Params: []byte(`{"a":18446744073709551617}`)}},
 		{"a taskID of its own", "Own", `{"taskID":"any","flowID":"f"}`, tasks.Submission{Flow: "f", Params: []byte(`{"taskID":"any"}`)}},
 		{"a taskID of its own, as an array", "Own", `["any","f"]`, tasks.Submission{Flow: "f", Params: []byte(`{"taskID":"any"}`)}},
+		{"an id by a parameter of the verb's", "Named", `{"jobUUID":"` + id + `"}`, tasks.Submission{ID: id, Params: []byte(`{"jobUUID":"` + id + `"}`)}},
+		{"a taskID goes before it", "Named", `{"jobUUID":"` + id + `","taskID":"` + other + `"}`, tasks.Submission{ID: other, Params: []byte(`{"jobUUID":"` + id + `"}`)}},
 		{"a verb without parameters", "None", `{"taskID":"` + id + `"}`, tasks.Submission{ID: id, Params: []byte(`{}`)}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &submissions{verbs: named(tasks.Verb{Name: "Plain", Params: plain{}}, tasks.Verb{Name: "Own", Params: own{}}, tasks.Verb{Name: "None"})}
+				e := &submissions{verbs: named(tasks.Verb{Name: "Plain", Params: plain{}}, tasks.Verb{Name: "Own", Params: own{}}, tasks.Verb{Name: "None"},
+					tasks.Verb{Name: "Named", Params: withID{}, IDParam: "jobUUID", AnswersTrue: true})}
 				h := newHouse(t, rpc.Methods(e, nil)...)
 				cl := client.New(h.dial())
 				defer cl.Close()
@@ -69,8 +75,12 @@ func TestSubmitSeparates(t *testing.T) {
 				if c.params != "" {
 					params = json.RawMessage(c.params)
 				}
-				if err := cl.Call(t.Context(), c.verb, params, nil); err != nil {
+				var answer any
+				if err := cl.Call(t.Context(), c.verb, params, &answer); err != nil {
 					t.Fatal(err)
+				}
+				if isTrue := answer == any(true); isTrue != (c.verb == "Named") {
+					t.Errorf("the answer is %v", answer)
 				}
 				got := e.all[0]
 				if got.Verb != c.verb || got.ID != c.want.ID || got.Flow != c.want.Flow || string(got.Params) != string(c.want.Params) || got.Who == "" {

@@ -188,6 +188,25 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestFreeze: a guest is frozen and thawed; without an agent that is refused by name.
+func TestFreeze(t *testing.T) {
+	w := newWorld(virt.Running)
+	h := newHost(t, w)
+	id := map[string]any{"vmID": vmID}
+	h.get("VM.freeze", id)
+	if !w.machines[vmID].atRest {
+		t.Error("it is not at rest")
+	}
+	h.get("VM.thaw", id)
+	if w.machines[vmID].atRest {
+		t.Error("it is at rest still")
+	}
+	w.noGuest = true
+	if _, err := h.call("VM.freeze", id); code.Of(err) != code.GuestAgent {
+		t.Errorf("without an agent: %v", err)
+	}
+}
+
 // TestRefusals: what cannot work is refused by name.
 func TestRefusals(t *testing.T) {
 	h := newHost(t, newWorld(virt.Running))
@@ -199,11 +218,21 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	handle := func(s string) map[string]any { return map[string]any{"vmID": vmID, "hibernationVolHandle": s} }
+	drives := func(all ...map[string]string) map[string]any { return map[string]any{"vmID": vmID, "snapDrives": all} }
+	drive := func(base, volume string) map[string]string {
+		return map[string]string{"domainID": sdID, "imageID": imgD, "baseVolumeID": base, "volumeID": volume}
+	}
 	for _, c := range []struct {
 		name   string
 		params map[string]any
 		code   code.Code
 	}{
+		{"no disks", drives(), code.InvalidParameter},
+		{"no base", drives(map[string]string{"domainID": sdID, "imageID": imgD, "volumeID": volT}), code.InvalidParameter},
+		{"the same volume", drives(drive(volB, volB)), code.InvalidParameter},
+		{"an image twice", drives(drive(volB, volT), drive(volT, volC)), code.InvalidParameter},
+		{"a memory", map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": saved}, code.UnsupportedOperation},
+		{"a snapshot of no machine", map[string]any{"vmID": other, "snapDrives": snapDrives}, code.NoSuchVM},
 		{"no machine", map[string]any{"vmID": other, "hibernationVolHandle": saved}, code.NoSuchVM},
 		{"no volumes", handle(""), code.InvalidParameter},
 		{"five ids", handle(strings.Join(strings.Split(saved, ",")[:5], ",")), code.InvalidParameter},
@@ -213,6 +242,9 @@ func TestRefusals(t *testing.T) {
 	} {
 		raw, _ := json.Marshal(c.params)
 		v := h.Verbs()[0]
+		if c.params["snapDrives"] != nil {
+			v = h.Verbs()[1]
+		}
 		_, err := v.Plan("x", raw)
 		if err == nil {
 			err = v.Admit(t.Context(), raw)
