@@ -57,7 +57,7 @@ planted: ## plant bugs, one after the other: the tests must catch every one
 
 .PHONY: repro
 repro: ## run the case of one seed with its trace: make repro SEED='mock/one step/a:stop@3'
-	@PROVE_SEED='$(SEED)' go test -count=1 -run '^TestProve' -v ./tasks/... ./storageops | grep -vE '^(=== |ok|\?|testing: warning)'
+	@PROVE_SEED='$(SEED)' go test -count=1 -run '^TestProve' -v ./tasks/... ./storageops ./vmops | grep -vE '^(=== |ok|\?|testing: warning)'
 
 .PHONY: soak
 soak: ## kill the daemon KILLS times (default 100) under real work, as root; SEED=… for the same decisions

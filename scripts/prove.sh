@@ -8,7 +8,7 @@ begin=$SECONDS
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 
-PROVE=${PROVE:-all} go test -count=1 -timeout 30m -run '^TestProve' -v ./tasks/... ./storageops | tee "$out" | grep -vE '^(=== |\s*--- PASS|testing: warning|ok|\?|PASS)' || true
+PROVE=${PROVE:-all} go test -count=1 -timeout 30m -run '^TestProve' -v ./tasks/... ./storageops ./vmops | tee "$out" | grep -vE '^(=== |\s*--- PASS|testing: warning|ok|\?|PASS)' || true
 if [[ ${PIPESTATUS[0]} != 0 ]] || grep -qE '^(FAIL|panic)' "$out"; then
 	echo "prove: a rule of the contract is broken; see above" >&2
 	exit 1

@@ -52,5 +52,5 @@ func proofCases(t *testing.T) []prove.Case {
 
 // TestProve stops, crashes and fails every verb; see package prove.
 func TestProve(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "vmops", Golden: "testdata/points.golden", Sample: 1500, Durable: true, Cases: proofCases(t)})
+	prove.Run(t, prove.Config{Package: "vmops", Golden: "testdata/points.golden", Sample: 1500, Second: 8, Durable: true, Cases: proofCases(t)})
 }

@@ -98,7 +98,7 @@ func (g *Guest) Counts(from int) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	if err := w.Add(filepath.Dir(g.Console)); err != nil {
 		g.t.Fatal(err)
 	}
