@@ -142,12 +142,26 @@ ctl limit "$task" none >/dev/null
 check "the copy goes on after the upgrade" ctl wait "$task"
 check "and is identical" identical "$v3"
 check "the store is sound" ctl store check
+
+# --- docs/operations.md: every command of it, in its order ---
+mkdir guide
+cp new.deb guide/vdsm-agent_1_amd64.deb
+ran=0
+while IFS= read -r line; do
+	line=${line//TASK/$task}
+	line=${line//USER/daemon}
+	out=$(cd guide && bash -euc "$line" 2>&1 </dev/null) || fail "docs/operations.md: $line (exit $?): $out"
+	ran=$((ran + 1))
+done < <(sed -n '/^```sh$/,/^```$/{/^```/!p}' operations.md)
+((ran >= 25)) || fail "only $ran commands are found in docs/operations.md"
+say "all $ran commands of docs/operations.md work"
+
 check "the package is removed" dpkg -r vdsm-agent
 [[ ! -e /run/vdsm-agent/api.sock && ! -e /usr/bin/vdsm-agentd && -e /var/lib/vdsm-agent/tasks.db && -e /etc/vdsm-agent/vdsm-agent.conf ]] || fail "the remove left or took too much"
 [[ -z $(pgrep vdsm-agentd) ]] || fail "the daemon still runs"
 say "programs and sockets are gone, tasks and configuration stay"
 check "it is installed again" dpkg -i new.deb
-check "and has its tasks" bash -c "vdsm-agentctl task $task >/dev/null"
+check "and has its tasks" bash -c "vdsm-agentctl task $task --log >/dev/null"
 check "the package is purged" dpkg -P vdsm-agent
 [[ ! -e /etc/vdsm-agent && ! -e /var/lib/vdsm-agent/tasks.db && -n $(find /var/lib/vdsm-agent/domains -name "$v3") ]] || fail "the purge left or took too much"
 say "tasks and configuration are gone, disks are not"
