@@ -74,7 +74,7 @@ func TestDrainMeetsSubmit(t *testing.T) {
 		}()
 		synctest.Wait()
 		if len(drained) > 0 {
-			t.Fatal("it is drained while a submit is being recorded")
+			t.Error("it is drained while a submit is being recorded")
 		}
 		_, err := b.Submit(t.Context(), tasks.Submission{Verb: "Mock.run", Params: encode(t, steps(mock.Knobs{Name: "a"}))})
 		wantCode(t, err, code.AddTask, "drained by alice")

@@ -148,8 +148,7 @@ mkdir guide
 cp new.deb guide/vdsm-agent_1_amd64.deb
 ran=0
 while IFS= read -r line; do
-	line=${line//TASK/$task}
-	line=${line//USER/daemon}
+	line=$(sed -E "s/\bTASK\b/$task/g; s/\bUSER\b/daemon/g" <<<"$line")
 	out=$(cd guide && bash -euc "$line" 2>&1 </dev/null) || fail "docs/operations.md: $line (exit $?): $out"
 	ran=$((ran + 1))
 done < <(sed -n '/^```sh$/,/^```$/{/^```/!p}' operations.md)

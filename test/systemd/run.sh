@@ -25,13 +25,17 @@ cgroups=()
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-if [[ ! -e $root/.whole ]]; then
+# One of several runs at a time makes it; the others wait for it. Those of former lists stay, since another run may be on one.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+if [[ ! -e $root ]]; then
 	echo "making $root of Debian's packages"
-	mkdir -p "$cache"
-	rm -rf "$cache"/bookworm-*
-	mmdebstrap --quiet --variant=apt --include="$packages" bookworm "$root"
-	touch "$root/.whole"
+	rm -rf "$root.new"
+	mmdebstrap --quiet --variant=apt --include="$packages" bookworm "$root.new"
+	mv "$root.new" "$root"
 fi
+exec 9>&-
 
 echo "building the packages: an old version, this one, and this one once more"
 VERSION=0.0.1 DIST=$work/old scripts/packages.sh >/dev/null
