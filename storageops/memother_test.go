@@ -48,12 +48,12 @@ func twoDomains(more ...furniture) func() prove.World {
 	}
 }
 
-// leavesIllegal says that these volumes of the chain in the first domain may be left ILLEGAL with anything in them.
-func leavesIllegal(volumes ...string) func(before, after string) error {
+// leavesIllegal says that these volumes of an image in the first domain may be left ILLEGAL with anything in them.
+func leavesIllegal(img string, volumes ...string) func(before, after string) error {
 	return func(before, after string) error {
 		var was, is []string
 		for _, vol := range volumes {
-			name := memDomain{id: sdID}.file(imgChain, vol)
+			name := memDomain{id: sdID}.file(img, vol)
 			if m := lineOf(before, name+metaSuffix); strings.Replace(m, domain.Legal, domain.Illegal, 1) != lineOf(after, name+metaSuffix) {
 				if before == after {
 					return nil // no data was copied yet
@@ -99,7 +99,7 @@ func chainCases() []prove.Case {
 	}
 	syncs := func(name, which string, volumes ...string) prove.Case {
 		c := in(proofCase(name, "Image.syncData", from.with(fields{"syncType": which})), twoDomains(oldStructure...))
-		c.Remainder = leavesIllegal(volumes...)
+		c.Remainder = leavesIllegal(imgChain, volumes...)
 		return c
 	}
 	template := from.with(fields{"imageID": imgTmpl, "operation": "COPY", "force": "true"})

@@ -86,7 +86,14 @@ func jobCases() []prove.Case {
 		return c
 	}
 	on := func(img, vol string, more fields) fields { return fields{"vol_info": volume(img, vol, nil)}.with(more) }
+	fill := func(name, img, vol, dstImg, dstVol string) prove.Case {
+		c := proofCase(name, "SDM.copy_data", fields{"source": volume(img, vol, nil), "destination": volume(dstImg, dstVol, nil), "copy_bitmaps": true})
+		c.Remainder = leavesIllegal(dstImg, dstVol)
+		return marked(c)
+	}
 	return []prove.Case{
+		fill("fill a volume with a chain", imgA, volTop, imgB, volOld),
+		fill("fill an overlay, with bitmaps", imgB, volOld, imgA, volTop),
 		marked(proofCase("add a bitmap", "SDM.add_bitmap", on(imgB, volOld, fields{"bitmap": "c"}))),
 		marked(proofCase("remove a bitmap", "SDM.remove_bitmap", on(imgB, volOld, fields{"bitmap": "a"}))),
 		marked(proofCase("clear bitmaps", "SDM.clear_bitmaps", on(imgB, volOld, nil))),

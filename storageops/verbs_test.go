@@ -51,6 +51,9 @@ func hostCases(t *testing.T) (all []hostCase) {
 	for _, c := range verbCases(t) {
 		all = append(all, hostCase{verbCase: c})
 	}
+	for _, c := range jobCases(t) {
+		all = append(all, c.hostCase)
+	}
 	return slices.Concat(all, chainVerbCases(), []hostCase{repairCase})
 }
 
@@ -75,7 +78,7 @@ func verbCases(t *testing.T) []verbCase {
 		"srcImgUUID": zeroUUID, "srcVolUUID": zeroUUID}
 	copyTo := map[string]any{"volumeID": volTop, "imageID": imgA, "dstSdUUID": sd, "dstImgUUID": "aaaaaaaa-0000-4000-8000-000000000009",
 		"dstVolUUID": volNew, "desc": "", "volType": 8, "postZero": false, "force": false, "preallocate": 2}
-	cases := []verbCase{
+	return []verbCase{
 		{"create raw", "Volume.create", with(create, "volFormat", 5, "preallocate", 2), []string{"CAP=10489856", volNew, "FORMAT=RAW"}, nil, true},
 		{"create raw preallocated", "Volume.create", with(create, "volFormat", "RAW", "preallocate", "PREALLOCATED"), []string{"TYPE=PREALLOCATED"}, nil, true},
 		{"create cow preallocated", "Volume.create", with(create, "volFormat", "COW", "preallocate", 1), []string{"TYPE=PREALLOCATED"}, nil, true},
@@ -97,10 +100,6 @@ func verbCases(t *testing.T) []verbCase {
 		{"delete an image", "Image.delete", with(map[string]any{"imageID": imgA, "postZero": false, "force": false}), []string{"trash 0/" + volTop, "trash 0/" + volRaw}, []string{"/images/" + imgA}, true},
 		{"delete what is gone", "Volume.delete", with(map[string]any{"volumeID": volNew, "imageID": imgB, "postZero": false, "force": false}), []string{volOld}, nil, false},
 	}
-	for _, c := range jobCases(t) {
-		cases = append(cases, c.verbCase)
-	}
-	return cases
 }
 
 // TestVerbs runs each verb to its end, repeats its submit, and takes it back; then clears it.

@@ -47,5 +47,37 @@ func jobBugs() []bug {
 			file: "storageops/qemuimg/amend.go", by: catcher{pkg: "storageops/qemuimg", run: "^TestAmendKeepsWhatAGuestReads$"},
 			edits: []edit{{`img.Node().Argument()`, `img.Alone().Node().Argument()`}},
 		},
+		{
+			name: "a job's copy does not look at the generation between its slices",
+			why:  "a copy that was fenced goes on writing into a volume that is somebody else's",
+			file: "storageops/copydata.go", by: jobs.test("TestFencedBetweenSlices"),
+			edits: []edit{{`	if err := w.job.still(w.plan); err != nil {
+		return err
+	}
+	return w.Scope.Checkpoint(state)
+`, `	return w.Scope.Checkpoint(state)
+`}},
+		},
+		{
+			name: "a copy is made LEGAL by a write of its own, before its generation",
+			why:  "a host that dies in between leaves a volume that is whole, and an engine that waits for its generation",
+			file: "storageops/copydata.go", by: verbs.byItsPoints(),
+			edits: []edit{{`	return x.lastWrite("publish", func(_ *tasks.Scope, m *domain.VolumeMeta) error {
+		m.Legality = domain.Legal
+`, `	return x.lastWrite("publish", func(_ *tasks.Scope, m *domain.VolumeMeta) error {
+		if d, err := x.domain(); err == nil && m.Legality != domain.Legal {
+			m.Legality = domain.Legal
+			was := *m
+			was.Generation--
+			return d.WriteVolumeMeta(x.Image, x.Volume, was)
+		}
+`}},
+		},
+		{
+			name: "a job's copy leaves the bitmaps behind",
+			why:  "the next backup of the copied disk is a full one, though the engine has asked for its bitmaps",
+			file: "storageops/copydata.go", by: verbs.byItsPoints(),
+			edits: []edit{{`bitmaps: bool(x.Bitmaps), old: true,`, `old: true,`}},
+		},
 	}
 }
