@@ -3,16 +3,19 @@ package storageops
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 )
 
-// domainLimits are how many bytes per second each task may move in a domain. They last until the agent ends.
+// domainLimits are how many bytes per second the tasks of a domain may move together. Each that moves data there now has an equal share,
+// which it looks up before each of its slices: while a domain is limited those are small. The limits last until the agent ends.
 type domainLimits struct {
-	mu sync.Mutex
-	of map[string]int64
+	mu     sync.Mutex
+	of     map[string]int64
+	movers map[string]int
 }
 
 func (l *domainLimits) set(domain string, bytesPerSecond int64) {
@@ -24,13 +27,32 @@ func (l *domainLimits) set(domain string, bytesPerSecond int64) {
 	l.of[domain] = bytesPerSecond
 }
 
-// least is the lowest of a task's own limit and those of the domains; 0 = none.
+// enter counts one that moves data in the domains, or with by -1 one that does so no more.
+func (l *domainLimits) enter(domains []string, by int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.movers == nil {
+		l.movers = map[string]int{}
+	}
+	for _, d := range domains {
+		if l.movers[d] += by; l.movers[d] == 0 {
+			delete(l.movers, d)
+		}
+	}
+}
+
+// least is the lowest of a task's own limit and its shares of those of the domains; 0 = none.
 func (l *domainLimits) least(limit int64, domains []string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range domains {
-		if of := l.of[d]; of > 0 && (limit == 0 || of < limit) {
-			limit = of
+		of := l.of[d]
+		if of == 0 {
+			continue
+		}
+		share := max(of/int64(max(l.movers[d], 1)), 1)
+		if limit == 0 || share < limit {
+			limit = share
 		}
 	}
 	return limit
@@ -43,14 +65,19 @@ type limited struct {
 	domains []string
 }
 
-func (st *Storage) limited(w work, domains ...string) limited { return limited{w, &st.limits, domains} }
+// moving is the work of one that moves data in the domains, until it calls done. A domain may be named twice, or "" = none.
+func (st *Storage) moving(w work, domains ...string) (l limited, done func()) {
+	domains = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(domains))), func(d string) bool { return d == "" })
+	st.limits.enter(domains, 1)
+	return limited{w, &st.limits, domains}, func() { st.limits.enter(domains, -1) }
+}
 
 func (l limited) Limit() int64 { return l.limits.least(l.work.Limit(), l.domains) }
 
 // limitDomainParams are those of Domain.setLimits, which is ours.
 type limitDomainParams struct {
 	Domain         param.UUID `json:"storagedomainID"`
-	BytesPerSecond param.Int  `json:"bytesPerSecond" doc:"how much each task that reads or writes there may move, from its next slice on, until the agent ends; 0 = any amount"`
+	BytesPerSecond param.Int  `json:"bytesPerSecond" doc:"how much all tasks that read or write there may move together, from their next slices on, until the agent ends; 0 = any amount"`
 }
 
 func (p limitDomainParams) check() error {

@@ -125,7 +125,9 @@ func (t *target) copyData(ctx context.Context, w work, m made, last *copy.State)
 	if err != nil {
 		return err
 	}
-	return t.st.images.Copy(ctx, t.st.limited(w, t.Domain, t.from), spec, last)
+	l, done := t.st.moving(w, t.Domain, t.from)
+	defer done()
+	return t.st.images.Copy(ctx, l, spec, last)
 }
 
 func (t *target) copySpec(w work, m made) (copy.Spec, error) {

@@ -251,7 +251,9 @@ func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillSt
 	if err != nil {
 		return err
 	}
-	return t.st.images.Allocate(ctx, t.st.limited(w, t.Domain), qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
+	l, done := t.st.moving(w, t.Domain)
+	defer done()
+	return t.st.images.Allocate(ctx, l, qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
 }
 
 // metadataStep makes the volume visible. Its undo hides it before anything else is taken back.
