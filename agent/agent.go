@@ -137,7 +137,7 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 		return p, err
 	}
 	storage := storageops.New(storageops.Options{
-		Domains: p.domains, Workers: p.workers, TrashFor: c.TrashFor, Log: log,
+		Domains: p.domains, Workers: p.workers, TrashFor: c.TrashFor, MountWait: c.MountWait, Log: log,
 	})
 	// Claimed now, so that another agent on the same domain is told at its start, not at its first task.
 	claiming, cancel := context.WithTimeout(ctx, claimWait)
@@ -255,7 +255,7 @@ func openDomains(c config.Config, name string, log zerolog.Logger) (*domain.Regi
 			return nil, fmt.Errorf("the directory of the agent's own domain cannot be made: %w", err)
 		}
 	}
-	r, err := domain.OpenRegistry(domain.Options{Dir: c.StateDir, Owner: c.Owner, Name: name, Log: log})
+	r, err := domain.OpenRegistry(domain.Options{Dir: c.StateDir, Mounts: c.Mounts, Owner: c.Owner, Name: name, Log: log})
 	if err != nil {
 		return nil, err
 	}

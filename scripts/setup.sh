@@ -29,6 +29,7 @@ test)
 	want systemd-socket-activate systemd
 	want setpriv util-linux
 	want mandoc mandoc
+	want sanlock sanlock
 	want zsh zsh
 	want fish fish
 	;;

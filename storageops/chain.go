@@ -109,8 +109,11 @@ func (c *chain) admit() error {
 	if _, err := d.ImagePath(c.image); err != nil {
 		return err
 	}
-	_, err = c.st.writable(c.dest)
-	return err
+	dest, err := c.st.writable(c.dest)
+	if err != nil {
+		return err
+	}
+	return c.st.leasable(dest)
 }
 
 // read proves that the image is one sound chain of LEGAL volumes, and returns it, base first, and the template's volume on which
@@ -344,8 +347,8 @@ func (c *chain) allocateStep() tasks.Step {
 func (c *chain) metadataStep(legality string) tasks.Step {
 	return tasks.Step{
 		Name: "metadata",
-		Do: func(_ context.Context, s *tasks.Scope) error {
-			return c.each(s, func(t *target, l link) error { return t.writeMeta(l.made, legality) })
+		Do: func(ctx context.Context, s *tasks.Scope) error {
+			return c.each(s, func(t *target, l link) error { return t.writeMeta(ctx, s, l.made, legality) })
 		},
 	}
 }

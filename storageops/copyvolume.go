@@ -80,6 +80,9 @@ func (st *Storage) copyVolume() *tasks.Verb {
 			if err != nil {
 				return err
 			}
+			if err := st.leasable(d); err != nil {
+				return err
+			}
 			_, err = replaces(d, p.target(), bool(p.Force))
 			return err
 		},

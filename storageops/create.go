@@ -97,6 +97,9 @@ func (st *Storage) admitCreate(p createParams) error {
 	if err != nil {
 		return err
 	}
+	if err := st.leasable(d); err != nil {
+		return err
+	}
 	if err := vacant(d, p.target()); err != nil || p.SrcVolume.IsBlank() {
 		return err
 	}

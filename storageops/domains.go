@@ -46,11 +46,18 @@ type storageDomain interface {
 	Share(fromImage, volume, image string) (domain.Share, error)
 	Permissions(name string) (domain.Permissions, error)
 
+	// HasLeases says whether the domain's volumes have sanlock areas.
+	HasLeases() (bool, error)
+
 	// CreateImageDir makes the directory, one that is there already is no error. Its inverse is RemoveImageDirIfEmpty.
 	CreateImageDir(image string) (created bool, err error)
 	// RemoveImageDirIfEmpty leaves a directory that is not empty. One that is gone is no error.
 	RemoveImageDirIfEmpty(image string) error
-	// SetMode gives the data file a volume's mode, and puts the file as it is now and its name on stable storage.
+	// MakeLease makes the file of the volume's sanlock area, one that is there already is no error; nil if they have none. It is on
+	// stable storage when SetMode was called. It goes to the trash, and into images derived from a template, with the volume.
+	MakeLease(image, volume string) (*domain.Area, error)
+	// SetMode gives the data file, and the lease's if there is one, a volume's mode, and puts the file as it is now and its name on
+	// stable storage.
 	SetMode(image, volume string) error
 	// WriteVolumeMeta replaces the metadata by one rename. In the images that hold hard links of the volume it is replaced
 	// after that, image by image; each write mends what one that died left of that.

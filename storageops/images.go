@@ -8,7 +8,9 @@ import (
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
 	"vdsm-agent/storageops/copy"
+	"vdsm-agent/storageops/domain"
 	"vdsm-agent/storageops/qemuimg"
+	"vdsm-agent/storageops/sanlock"
 	"vdsm-agent/tasks"
 )
 
@@ -42,6 +44,11 @@ type images interface {
 	// is recorded; what follows it may be there in any part. It goes on from last, its last checkpoint, and repeats at most
 	// what follows that; where the destination cannot be relied on it starts over, by spec.Recreate.
 	Copy(ctx context.Context, w work, spec copy.Spec, last *copy.State) error
+	// Leasable refuses volumes with a sanlock area on a host that cannot make one.
+	Leasable() error
+	// FormatLease writes a sanlock area into a file that is there. One that dies leaves any part of it, and is repeated; neither the
+	// file's length nor its name is on stable storage then: storageDomain.SetMode follows.
+	FormatLease(ctx context.Context, w work, a domain.Area) error
 	// Zero overwrites what is allocated, for good; otherwise as Allocate.
 	Zero(ctx context.Context, w work, path string, last *copy.FillState) error
 }
@@ -151,6 +158,12 @@ func (i imageFiles) Allocate(ctx context.Context, w work, img qemuimg.Image, cap
 
 func (i imageFiles) Copy(ctx context.Context, w work, spec copy.Spec, last *copy.State) error {
 	return copy.Run(ctx, i.env(w), spec, last)
+}
+
+func (imageFiles) Leasable() error { return sanlock.Installed() }
+
+func (i imageFiles) FormatLease(ctx context.Context, w work, a domain.Area) error {
+	return sanlock.Format(ctx, i.env(w), a)
 }
 
 func (i imageFiles) Zero(ctx context.Context, w work, path string, last *copy.FillState) error {

@@ -62,7 +62,10 @@ func (st *Storage) importVolume() *tasks.Verb {
 				return err
 			}
 			d, err := st.writable(string(p.Domain))
-			if err != nil || p.Image.IsBlank() || p.Volume.IsBlank() {
+			if err != nil {
+				return err
+			}
+			if err := st.leasable(d); err != nil || p.Image.IsBlank() || p.Volume.IsBlank() {
 				return err
 			}
 			return vacant(d, volumeRef{string(p.Domain), string(p.Image), string(p.Volume)})

@@ -38,7 +38,10 @@ type memDomain struct {
 	id    string
 }
 
-const metaSuffix = ".meta"
+const (
+	metaSuffix  = ".meta"
+	leaseSuffix = ".lease"
+)
 
 func (m memDomain) imagesDir() string           { return path.Join("/", m.id, "images") }
 func (m memDomain) imageDir(img string) string  { return path.Join(m.imagesDir(), img) }
@@ -207,15 +210,47 @@ func (m memDomain) SetMode(img, vol string) error {
 	if _, err := m.VolumePath(img, vol); err != nil {
 		return err
 	}
-	if ino, n := m.disk.lookup(m.file(img, vol)); n.mode != 0o660 {
-		if err := m.effect("mode of the volume", func(d *disk) []change { return []change{d.chmod(ino, 0o660)} }); err != nil {
+	for _, suffix := range []string{"", leaseSuffix} {
+		ino, n := m.disk.lookup(m.file(img, vol) + suffix)
+		if n == nil {
+			continue
+		}
+		if n.mode != 0o660 {
+			if err := m.effect("mode of the volume"+suffix, func(d *disk) []change { return []change{d.chmod(ino, 0o660)} }); err != nil {
+				return err
+			}
+		}
+		if err := m.sync("the volume"+suffix, m.file(img, vol)+suffix); err != nil {
 			return err
 		}
 	}
-	if err := m.sync("the volume", m.file(img, vol)); err != nil {
-		return err
-	}
 	return m.sync("the image's directory", m.imageDir(img))
+}
+
+func (m memDomain) HasLeases() (bool, error) { return m.world.shared, nil }
+
+// MakeLease makes the file as a sync of its own makes it safe, but not its name.
+func (m memDomain) MakeLease(img, vol string) (*domain.Area, error) {
+	if err := m.image(img); err != nil {
+		return nil, err
+	}
+	if has, err := m.HasLeases(); err != nil || !has {
+		return nil, err
+	}
+	name := m.file(img, vol) + leaseSuffix
+	a := &domain.Area{Path: name, Lockspace: m.id, Resource: vol, Sector: 512, Align: 1 << 20}
+	if ino, n := m.disk.lookup(name); n != nil {
+		if m.disk.links(ino) > 1 {
+			return nil, code.Errorf(code.VolumeAlreadyExists, "%s is the lease of a template", name)
+		}
+		return a, nil
+	}
+	dir, _ := m.disk.lookup(m.imageDir(img))
+	err := m.effect("make the lease's file", func(d *disk) []change {
+		d.last++
+		return []change{d.link(dir, path.Base(name), d.last), d.chmod(d.last, 0o660)}
+	})
+	return a, err
 }
 
 func (m memDomain) WriteVolumeMeta(img, vol string, v domain.VolumeMeta) error {
@@ -276,11 +311,17 @@ func (m memDomain) ShareTemplate(tmpl, vol, img string) error {
 	if n == nil {
 		return noVolume(tmpl, vol)
 	}
-	if there, n := m.disk.lookup(m.file(img, vol)); n != nil && there != ino {
-		return code.Errorf(code.VolumeAlreadyExists, "image %s has another volume %s", img, vol)
+	lease, _ := m.disk.lookup(m.file(tmpl, vol) + leaseSuffix)
+	for suffix, from := range map[string]inode{"": ino, leaseSuffix: lease} {
+		if there, n := m.disk.lookup(m.file(img, vol) + suffix); n != nil && there != from {
+			return code.Errorf(code.VolumeAlreadyExists, "image %s has another volume %s", img, vol)
+		}
 	}
-	for _, suffix := range []string{"", metaSuffix} {
-		from, _ := m.disk.lookup(m.file(tmpl, vol) + suffix)
+	for _, suffix := range []string{"", leaseSuffix, metaSuffix} {
+		from, n := m.disk.lookup(m.file(tmpl, vol) + suffix)
+		if n == nil {
+			continue
+		}
 		if to, n := m.disk.lookup(m.file(img, vol) + suffix); n != nil && to == from {
 			continue
 		}
@@ -298,7 +339,7 @@ func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
 	if err := m.image(tmpl); err != nil {
 		return err
 	}
-	for _, suffix := range []string{"", metaSuffix} {
+	for _, suffix := range []string{"", leaseSuffix, metaSuffix} {
 		from, _ := m.disk.lookup(m.file(tmpl, vol) + suffix)
 		to, n := m.disk.lookup(m.file(img, vol) + suffix)
 		if n == nil {
@@ -320,7 +361,7 @@ func (m memDomain) UnshareTemplate(tmpl, vol, img string) error {
 	if len(children) > 0 {
 		return code.Errorf(code.VolumeImageHasChild, "template %s is the base of %s", vol, children[0])
 	}
-	for _, suffix := range []string{metaSuffix, ""} {
+	for _, suffix := range []string{metaSuffix, leaseSuffix, ""} {
 		if err := m.remove("the template's link"+suffix, m.file(img, vol)+suffix); err != nil {
 			return err
 		}

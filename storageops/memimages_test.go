@@ -11,6 +11,7 @@ import (
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/storageops/copy"
+	"vdsm-agent/storageops/domain"
 	"vdsm-agent/storageops/qemuimg"
 )
 
@@ -240,6 +241,20 @@ func (m memImages) Allocate(ctx context.Context, w work, img qemuimg.Image, capa
 
 func (m memImages) Zero(ctx context.Context, w work, name string, last *copy.FillState) error {
 	return m.fill(ctx, w, "wipe", name, 1<<20, last, func(p *picture, part int) { p.data[part] = 0 })
+}
+
+func (m memImages) Leasable() error { return nil }
+
+func (m memImages) FormatLease(ctx context.Context, w work, a domain.Area) error {
+	return m.by(ctx, w, "sanlock direct init", func(h *hand) error {
+		ino, n := h.disk.lookup(a.Path)
+		if n == nil {
+			return noFile(a.Path)
+		}
+		return h.effect("format the lease", func(d *disk) []change {
+			return []change{d.fill(ino, func(n *node) { n.data = a.Lockspace + ":" + a.Resource })}
+		})
+	})
 }
 
 // Copy is copy.Run.

@@ -84,7 +84,7 @@ func (t memTrash) Data(task string) ([]string, error) {
 	for _, i := range m.Items {
 		for _, f := range i.Files {
 			name := path.Join(t.itemDir(m, i), f.Name)
-			if ino, n := t.disk.lookup(name); n != nil && !strings.HasSuffix(name, metaSuffix) && t.disk.links(ino) == 1 {
+			if ino, n := t.disk.lookup(name); n != nil && !strings.HasSuffix(name, metaSuffix) && !strings.HasSuffix(name, leaseSuffix) && t.disk.links(ino) == 1 {
 				out = append(out, name)
 			}
 		}
@@ -153,7 +153,7 @@ func (t memTrash) plan(m *domain.Manifest, e domain.Entry) (domain.Item, error) 
 func (t memTrash) describe(m domain.Manifest, i *domain.Item) {
 	_, dir := t.disk.lookup(t.home(*i))
 	i.ImageDir = domain.ItemDir{Mode: perm(dir)}
-	names := []string{i.Volume + metaSuffix, i.Volume}
+	names := []string{i.Volume + metaSuffix, i.Volume + leaseSuffix, i.Volume}
 	if i.Kind == domain.KindFile {
 		names = []string{path.Base(i.Path)}
 	}

@@ -152,7 +152,7 @@ func (h *host) view() tasks.View {
 	return v
 }
 
-func (h *pausable) must(err error) {
+func (h *host) must(err error) {
 	h.t.Helper()
 	if err != nil {
 		h.t.Fatal(err)

@@ -42,6 +42,11 @@ func proofCases() []prove.Case {
 	}
 	mend := proofCase("repair", "Domain.repair", fields{"storagedomainID": sdID, "findings": messy})
 	mend.World = func() prove.World { return &world{disk: messyDisk()} }
+	shared := func(name, verb string, params fields) prove.Case {
+		c := proofCase(name, verb, params)
+		c.World = sharedWorld
+		return c
+	}
 	final := func(c prove.Case) prove.Case {
 		c.Final = true
 		return c
@@ -59,6 +64,9 @@ func proofCases() []prove.Case {
 		proofCase("copy an overlay as an overlay", "Volume.copy", copyTo.with(fields{"volFormat": 4, "collapse": "false", "dstImgUUID": imgA})),
 		proofCase("copy over an old volume", "Volume.copy", copyTo.with(fields{"force": true, "postZero": "true", "dstImgUUID": imgB, "dstVolUUID": volOld})),
 		full,
+		shared("create on a template of a shared domain", "Volume.create", overlay.with(fields{"srcImgUUID": imgTmpl, "srcVolUUID": volTmpl})),
+		shared("copy over an old volume of a shared domain", "Volume.copy", copyTo.with(fields{"force": true, "dstImgUUID": imgB, "dstVolUUID": volOld})),
+		shared("delete a volume of a shared domain", "Volume.delete", remove),
 		proofCase("import", "Volume.import", fields{"storagedomainID": sdID, "imageID": imgNew, "volumeID": volNew, "path": outside, "format": "cow"}),
 		proofCase("delete a leaf", "Volume.delete", remove.with(fields{"volumeID": volTop, "imageID": imgA})),
 		proofCase("delete the last volume", "Volume.delete", remove),

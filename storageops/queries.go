@@ -12,6 +12,7 @@ import (
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/domain"
+	"vdsm-agent/storageops/sanlock"
 	"vdsm-agent/tasks"
 )
 
@@ -103,12 +104,12 @@ func (st *Storage) Calls() []tasks.Call {
 			Params: poolParams{}, Answer: st.spmStop,
 		},
 		{
-			Name: "StoragePool.connectStorageServer", Role: access.Operate, Doc: "Look for storage domains in more directories.",
+			Name: "StoragePool.connectStorageServer", Role: access.Operate, Doc: "Mount storage, or look for storage domains in a directory of this host.",
 			Result: []connected{}, Params: connectionParams{}, Answer: st.connectServer,
 		},
 		{
-			Name: "StoragePool.disconnectStorageServer", Role: access.Operate, Doc: "Do nothing: directories with storage domains are not forgotten.",
-			Result: []connected{}, Params: connectionParams{}, Answer: st.disconnectServer,
+			Name: "StoragePool.disconnectStorageServer", Role: access.Operate, Doc: "Unmount storage that no connection wants any more; directories of this host are not forgotten.",
+			Result: []connected{}, Params: connectionParams{}, Locks: st.mountedDomains, Answer: st.disconnectServer,
 		},
 		{
 			Name: "Image.getVolumes", Role: access.Observe, Doc: "List the volumes of an image.",
@@ -239,7 +240,7 @@ func (r *remotePath) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func (st *Storage) createDomain(_ context.Context, raw json.RawMessage) (any, error) {
+func (st *Storage) createDomain(ctx context.Context, raw json.RawMessage) (any, error) {
 	var p createDomainParams
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
@@ -247,12 +248,21 @@ func (st *Storage) createDomain(_ context.Context, raw json.RawMessage) (any, er
 	if p.Version == 0 {
 		p.Version = domain.Version
 	}
-	if err := st.registry.AddRoot(string(p.TypeArgs)); err != nil {
+	root, remote, err := st.rootOf(string(p.Type), string(p.TypeArgs))
+	if err != nil {
 		return nil, err
 	}
-	_, err := st.registry.Create(domain.CreateSpec{
-		UUID: string(p.Domain), Path: string(p.TypeArgs), Name: p.Name, Type: string(p.Type), Class: string(p.Class), Version: int(p.Version),
+	if string(p.Type) != domain.TypeLocalFS {
+		if err := st.images.Leasable(); err != nil {
+			return nil, err
+		}
+	}
+	w, cancel := newErrand(ctx)
+	defer cancel()
+	_, err = st.registry.Create(domain.CreateSpec{
+		UUID: string(p.Domain), Path: root, Remote: remote, Name: p.Name, Type: string(p.Type), Class: string(p.Class), Version: int(p.Version),
 		BlockSize: int(p.BlockSize), MaxHosts: int(p.MaxHosts),
+		Format: func(a domain.Area) error { return st.images.FormatLease(w.ctx, w, a) },
 	})
 	return nil, err
 }
@@ -397,13 +407,44 @@ type volumeInfo struct {
 	CTime       string   `json:"ctime"`
 	MTime       string   `json:"mtime"`
 	sizes
-	Generation int    `json:"generation"`
-	Sequence   int64  `json:"sequence"`
-	Status     string `json:"status"`
+	Generation int        `json:"generation"`
+	Sequence   int64      `json:"sequence"`
+	Status     string     `json:"status"`
+	Lease      *leaseInfo `json:"lease,omitempty"` // only on domains whose volumes have one
+}
+
+// leaseInfo is what sanlock's area of a volume says.
+type leaseInfo struct {
+	Path    string `json:"path"`
+	Offset  int64  `json:"offset"`
+	Owners  []int  `json:"owners"`
+	Version int64  `json:"version"`
+}
+
+// leaseOf reads a volume's sanlock area; nil if it has none. One that cannot be read has no owner that could be named.
+func (st *Storage) leaseOf(p volumeParams) (*leaseInfo, error) {
+	d, err := st.registry.GetReadOnly(string(p.Domain))
+	if err != nil {
+		return nil, err
+	}
+	area, err := d.LeaseArea(string(p.Image), string(p.Volume))
+	if err != nil || area == nil {
+		return nil, err
+	}
+	l, err := sanlock.Read(*area)
+	if err != nil {
+		st.log.Warn().Err(err).Str("volume", string(p.Volume)).Msg("the lease of a volume cannot be read")
+		l.Owners = []int{}
+	}
+	return &leaseInfo{area.Path, area.Offset, l.Owners, l.Version}, nil
 }
 
 func (st *Storage) volumeInfo(_ context.Context, raw json.RawMessage) (any, error) {
 	p, m, s, err := st.look(raw)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := st.leaseOf(p)
 	if err != nil {
 		return nil, err
 	}
@@ -414,7 +455,7 @@ func (st *Storage) volumeInfo(_ context.Context, raw json.RawMessage) (any, erro
 	return volumeInfo{
 		UUID: string(p.Volume), Type: m.Type, Format: m.Format, DiskType: m.DiskType, VolType: m.VolType, Parent: m.PUUID, Domain: m.Domain,
 		Image: m.Image, Description: m.Description, Legality: m.Legality, Children: []string{}, Capacity: strconv.FormatInt(m.Capacity, 10),
-		CTime: strconv.FormatInt(m.CTime.Unix(), 10), MTime: "0", sizes: s, Generation: m.Generation, Sequence: m.Sequence, Status: status,
+		CTime: strconv.FormatInt(m.CTime.Unix(), 10), MTime: "0", sizes: s, Generation: m.Generation, Sequence: m.Sequence, Status: status, Lease: lease,
 	}, nil
 }
 

@@ -81,6 +81,16 @@ func calls(t *rapid.T) call {
 	changes := []call{
 		{"CreateImageDir", func(d storageDomain) (any, error) { return d.CreateImageDir(image) }},
 		{"RemoveImageDirIfEmpty", func(d storageDomain) (any, error) { return nil, d.RemoveImageDirIfEmpty(image) }},
+		{"MakeLease and SetMode", func(d storageDomain) (any, error) {
+			if _, err := d.VolumePath(image, volume); err != nil {
+				return nil, err
+			}
+			a, err := d.MakeLease(image, volume)
+			if err != nil || a == nil {
+				return nil, err
+			}
+			return a.Resource, d.SetMode(image, volume)
+		}},
 		{"SetMode", func(d storageDomain) (any, error) { return nil, d.SetMode(image, volume) }},
 		{"WriteVolumeMeta", func(d storageDomain) (any, error) {
 			return nil, d.WriteVolumeMeta(image, volume, metaOf(image, volume, domain.BlankUUID, domain.Leaf))
@@ -135,9 +145,14 @@ func items(list []domain.Item) (out []string) {
 // same code, and the same files.
 func TestSameDomain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		real := realDomain(t)
+		shared := rapid.Bool().Draw(t, "shared")
+		real := realDomain(t, shared)
 		defer real.discard()
-		w := &world{disk: withStrays()}
+		w := newWorld().(*world)
+		if shared {
+			w = sharedWorld().(*world)
+		}
+		w.disk = withStrays(w.disk)
 		mem := memDomain{&hand{disk: w.disk, gate: open}, w, sdID}
 		var done []string
 		for range rapid.IntRange(1, 12).Draw(t, "calls") {
@@ -172,7 +187,7 @@ func metaOf(img, vol, parent, volType string) domain.VolumeMeta {
 	}
 }
 
-func realDomain(t *rapid.T) *realOne {
+func realDomain(t *rapid.T, shared bool) *realOne {
 	must := func(err error) {
 		if err != nil {
 			t.Fatal(err)
@@ -185,7 +200,13 @@ func realDomain(t *rapid.T) *realOne {
 	x.reg, err = domain.OpenRegistry(domain.Options{Dir: filepath.Join(dir, "state"), Owner: domain.Owner{UID: -1, GID: -1}, Log: zerolog.Nop()})
 	must(err)
 	must(x.reg.AddRoot(filepath.Join(dir, "root")))
-	_, err = x.reg.Create(domain.CreateSpec{UUID: sdID, Path: filepath.Join(dir, "root"), Type: domain.TypeLocalFS, Class: "Data", Version: 5})
+	kind := domain.TypeLocalFS
+	if shared {
+		kind = domain.TypePosixFS
+	}
+	_, err = x.reg.Create(domain.CreateSpec{
+		UUID: sdID, Path: filepath.Join(dir, "root"), Type: kind, Class: "Data", Version: 5, Format: func(domain.Area) error { return nil },
+	})
 	must(err)
 	x.d, err = registry{x.reg}.Get(sdID)
 	must(err)
@@ -193,6 +214,8 @@ func realDomain(t *rapid.T) *realOne {
 		_, err := x.d.CreateImageDir(img)
 		must(err)
 		must(os.WriteFile(filepath.Join(x.path, "images", img, vol), nil, 0o600))
+		_, err = x.d.MakeLease(img, vol)
+		must(err)
 		must(x.d.SetMode(img, vol))
 		must(x.d.WriteVolumeMeta(img, vol, m))
 	})
@@ -207,9 +230,9 @@ func realDomain(t *rapid.T) *realOne {
 // strays are files that are no volume's, in both domains.
 var strays = []string{"images/" + imgA + "/x.tmp", "images/_remove_me_x/y"}
 
-// withStrays is the furnished disk with them.
-func withStrays() *disk {
-	h := &hand{disk: furnished().clone(), gate: open}
+// withStrays is a furnished disk with them.
+func withStrays(furnished *disk) *disk {
+	h := &hand{disk: furnished, gate: open}
 	for _, name := range strays {
 		full := "/" + sdID + "/" + name
 		if _, err := h.mkdir("", path.Dir(full), 0o755); err != nil {

@@ -1,6 +1,7 @@
 package storageops
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"sync"
@@ -19,6 +20,8 @@ import (
 type Options struct {
 	Domains *domain.Registry
 	Workers *proc.Manager
+	// MountWait is how long a mount or its end is waited for; 0 = a minute.
+	MountWait time.Duration
 	// TrashFor is how long an uncleared delete can be taken back, as its manifest says.
 	TrashFor time.Duration
 	Log      zerolog.Logger
@@ -31,6 +34,7 @@ type Storage struct {
 	domains  domains
 	images   images
 	leases   Leaser
+	mounts   *mounts
 	limits   domainLimits
 	pools    pools
 	trashFor time.Duration
@@ -45,6 +49,10 @@ func New(o Options) *Storage {
 	leases := &localLeases{domains: registry{o.Domains}, held: map[string][]*heldLease{}}
 	return &Storage{
 		registry: o.Domains, domains: registry{o.Domains}, images: imageFiles{o.Workers, leases}, leases: leases, trashFor: o.TrashFor, log: o.Log,
+		mounts: &mounts{
+			registry: o.Domains, workers: o.Workers, wait: cmp.Or(o.MountWait, defaultMountWait),
+			users: map[string]map[string]bool{}, busy: map[string]<-chan struct{}{},
+		},
 		looks: map[string]chan Health{},
 	}
 }

@@ -256,25 +256,28 @@ func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillSt
 	return t.st.images.Allocate(ctx, l, qemuimg.Image{Path: path, Format: imageFormat(t.format)}, m.Capacity, last)
 }
 
-// metadataStep makes the volume visible. Its undo hides it before anything else is taken back.
+// metadataStep makes the volume visible, with its lease where it has one. Its undo hides it before anything else is taken back.
 func (t *target) metadataStep(legality string) tasks.Step {
 	return tasks.Step{
 		Name: "metadata",
-		Do: func(_ context.Context, s *tasks.Scope) error {
+		Do: func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
 			if err != nil {
 				return err
 			}
-			return t.writeMeta(m, legality)
+			return t.writeMeta(ctx, s, m, legality)
 		},
 		Undo: func(_ context.Context, s *tasks.Scope) error { return t.hide(s) },
 	}
 }
 
-// writeMeta gives the volume its metadata. A template is one only when it is whole.
-func (t *target) writeMeta(m made, legality string) error {
+// writeMeta gives the volume its metadata, and its lease before that, where the domain's have one. A template is one only when it is whole.
+func (t *target) writeMeta(ctx context.Context, w work, m made, legality string) error {
 	d, err := t.domain()
 	if err != nil {
+		return err
+	}
+	if err := t.st.makeLease(ctx, w, d, t.volumeRef); err != nil {
 		return err
 	}
 	volType := domain.Leaf
@@ -285,6 +288,27 @@ func (t *target) writeMeta(m made, legality string) error {
 		Capacity: m.Capacity, CTime: time.Now(), Description: t.desc, DiskType: m.DiskType, Domain: t.Domain, Format: t.format,
 		Image: t.Image, Legality: legality, PUUID: m.Parent, Sequence: t.sequence, Type: t.allocation, VolType: volType,
 	})
+}
+
+// makeLease makes the sanlock area of a volume, where the domain's have one, before its metadata makes it visible. It is undone with the
+// volume's file.
+func (st *Storage) makeLease(ctx context.Context, w work, d storageDomain, v volumeRef) error {
+	area, err := d.MakeLease(v.Image, v.Volume)
+	if err != nil || area == nil {
+		return err
+	}
+	if err := st.images.FormatLease(ctx, w, *area); err != nil {
+		return err
+	}
+	return d.SetMode(v.Image, v.Volume)
+}
+
+// leasable refuses a new volume if this host cannot make its lease.
+func (st *Storage) leasable(d storageDomain) error {
+	if has, err := d.HasLeases(); err != nil || !has {
+		return err
+	}
+	return st.images.Leasable()
 }
 
 // legalStep publishes the volume: it is whole. volType is Leaf or Shared.

@@ -44,6 +44,7 @@ type world struct {
 	leases  []*memLease
 	wrong   []string // what was written without a lease
 	fullAt  int      // the part of a copy at which there is no room; 0 = there is always room
+	shared  bool     // the domains are shared by hosts: their volumes have leases
 }
 
 // Verbs makes the verbs anew for each task: a task has one goroutine, so what it is doing can be noted for its hand.
@@ -102,6 +103,8 @@ func (w *world) Seen() string {
 			line = fmt.Sprintf("%s %v", line, data)
 		case []byte:
 			line = fmt.Sprintf("%s %q", line, data)
+		case string: // a lease
+			line += " " + data
 		case domain.Manifest:
 			line = fmt.Sprintf("%s %d items", line, len(data.Items))
 		}
@@ -176,7 +179,7 @@ func (w *world) Unsynced() int {
 
 // Crash leaves the disk only.
 func (w *world) Crash(keep func() bool) prove.World {
-	return &world{disk: w.disk.crash(keep), fullAt: w.fullAt}
+	return &world{disk: w.disk.crash(keep), shared: w.shared, fullAt: w.fullAt}
 }
 
 // Alive names the task's workers and leases, and what workers should not have done.
@@ -226,8 +229,13 @@ func open(*tasks.Scope, string) error { return nil }
 
 // furnished is the disk before most cases: a chain of two, a template, a volume of its own, a file outside, and an old entry
 // in the trash.
-var furnished = sync.OnceValue(func() *disk {
-	w := &world{disk: newDisk()}
+var furnished = sync.OnceValue(func() *disk { return furnishWith(false) })
+
+// furnishedShared is the same of a domain that hosts share.
+var furnishedShared = sync.OnceValue(func() *disk { return furnishWith(true) })
+
+func furnishWith(shared bool) *disk {
+	w := &world{disk: newDisk(), shared: shared}
 	h := &hand{disk: w.disk, gate: open}
 	if _, err := h.mkdir("", path.Dir(outside), 0o755); err != nil {
 		panic(err)
@@ -241,7 +249,7 @@ var furnished = sync.OnceValue(func() *disk {
 		panic(err)
 	}
 	return w.disk
-})
+}
 
 // addDomain makes a domain with volumes in it.
 func (w *world) addDomain(id string, volumes []furniture) memDomain {
@@ -266,6 +274,9 @@ func (w *world) addVolumes(id string, volumes []furniture) memDomain {
 		v.Domain = id
 		must(d.CreateImageDir(img))
 		must(false, d.replace("", d.file(img, vol), p))
+		if w.shared {
+			must(false, d.replace("", d.file(img, vol)+leaseSuffix, sdID+":"+vol))
+		}
 		must(false, d.SetMode(img, vol))
 		must(false, d.WriteVolumeMeta(img, vol, v))
 	})
@@ -305,6 +316,9 @@ func furnish(volumes []furniture, put func(img, vol string, v domain.VolumeMeta,
 
 // newWorld makes the world that most cases begin with.
 func newWorld() prove.World { return &world{disk: furnished().clone()} }
+
+// sharedWorld is newWorld with a domain that hosts share: its volumes have leases.
+func sharedWorld() prove.World { return &world{disk: furnishedShared().clone(), shared: true} }
 
 // derivedWorld has an image that is derived from the template too.
 func derivedWorld() prove.World {

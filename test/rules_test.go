@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"storageops":                          {"tasks", "storageops/...", "internal/..."},
 	"storageops/domain":                   {"internal/code", "storageops/lease"},
 	"storageops/lease":                    {"internal/code"},
+	"storageops/sanlock":                  {"storageops/domain", "storageops/qemuimg", "internal/code", "internal/proc"},
 	"storageops/domain/hangfs":            {},
 	"storageops/domaincheck":              {"storageops/domain", "storageops/qemuimg", "storageops/vdsmtasks", "internal/..."},
 	"storageops/vdsmtasks":                {"internal/param"},

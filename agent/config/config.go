@@ -41,8 +41,10 @@ type Config struct {
 	Roots       []string     // directories with storage domains, besides the agent's own
 	Owner       domain.Owner // of files in domains
 	TrashFor    time.Duration
-	Libvirt     string // its socket; "" = this host has no machines
-	Mock        bool   // the mock verb is there, for tests of clients
+	Libvirt     string        // its socket; "" = this host has no machines
+	Mounts      string        // where storage is mounted and remembered; "" = in the state directory
+	MountWait   time.Duration // how long a mount is waited for
+	Mock        bool          // the mock verb is there, for tests of clients
 
 	Live
 

@@ -100,6 +100,13 @@ var keys = []key{
 	{section: "storage", key: "trash_for", value: "24h",
 		doc: "How long what a delete has moved to the trash can be taken back when the delete is neither cleared nor reverted.",
 		set: func(c *Config) func(string) error { return setDuration(&c.TrashFor) }},
+	{section: "storage", key: "mounts", value: "/rhev/data-center/mnt", unset: true,
+		doc: "Directory in which NFS and other storage is mounted, and those of this host are linked, under VDSM's names. Without it mnt in state_dir. " +
+			"The given one is VDSM's own, which must not run then.",
+		set: func(c *Config) func(string) error { return setString(&c.Mounts) }},
+	{section: "storage", key: "mount_wait", value: "1m",
+		doc: "How long a mount, or its end, may take before the engine is told that it failed; its process is killed.",
+		set: func(c *Config) func(string) error { return setDuration(&c.MountWait) }},
 
 	{section: "vm", key: "libvirt", value: DefaultLibvirt,
 		doc: "libvirt's socket, or none on a host that is to have no virtual machines. While it does not answer, verbs of machines are refused (code 40), and " +

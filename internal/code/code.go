@@ -82,6 +82,8 @@ const (
 	NotRevertible         Code = 441
 	FlowCancelled         Code = 443
 	StorageServerConnect  Code = 451
+	MountType             Code = 470
+	Mount                 Code = 477
 	ImageVerification     Code = 484
 	AcquireLock           Code = 651 // the domain's claim is held by somebody else
 	MetadataSealBroken    Code = 752

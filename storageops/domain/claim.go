@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +27,9 @@ type holder struct {
 }
 
 // takeClaim makes the domain ours to change, if it is not already. The claim is VDSM's own on LOCALFS: an exclusive
-// flock of dom_md/ids. It is never unlocked, only closed: a worker that was handed it (DupClaim) keeps it if we die.
+// flock of dom_md/ids. On other domains, where VDSM has sanlock's, the same keeps out other agents only, and those of other hosts
+// as far as the file system's locks reach. It is never unlocked, only closed: a worker that was handed it (DupClaim) keeps it if
+// we die.
 //
 //   - Held by somebody else: 651, naming who took it last, as far as known.
 //   - The file system is read-only: 379. A version other than Version: 394. A type whose claim is another: 372.
@@ -50,7 +54,7 @@ func (d *Domain) takeClaim() error {
 	if err := d.claimable(); err != nil {
 		return err
 	}
-	f, err := d.t.open(idsFile, os.O_RDONLY)
+	f, err := d.t.open(idsFile, os.O_RDWR) // NFS makes of an exclusive flock a lock for writing
 	if notExist(err) {
 		return code.Errorf(code.DomainLayout, "domain %s has no file %s to claim it by; it is damaged", d.id, d.t.abs(idsFile))
 	}
@@ -78,9 +82,9 @@ func (d *Domain) claimable() error {
 		return code.Errorf(code.UnsupportedVersion, "domain %s has version %d; it can be read, but only version %d can be changed",
 			d.id, m.Version, Version)
 	}
-	if m.Type != TypeLocalFS {
-		return code.Errorf(code.DomainType, "domain %s has type %s; it can be read, but only %s domains can be claimed for changes",
-			d.id, m.Type, TypeLocalFS)
+	if !slices.Contains(Types, m.Type) {
+		return code.Errorf(code.DomainType, "domain %s has type %s; it can be read, but only domains of type %s can be claimed for changes",
+			d.id, m.Type, strings.Join(Types, ", "))
 	}
 	return nil
 }

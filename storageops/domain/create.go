@@ -1,10 +1,12 @@
 package domain
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +14,15 @@ import (
 	"vdsm-agent/internal/code"
 )
 
-// TypeLocalFS is the type of domains in a directory of this host, the only one that can be created or claimed yet.
-const TypeLocalFS = "LOCALFS"
+// The types of domains that can be created and claimed: in a directory of this host, on NFS, and on any other file system that is mounted.
+const (
+	TypeLocalFS = "LOCALFS"
+	TypeNFS     = "NFS"
+	TypePosixFS = "POSIXFS"
+)
+
+// Types are all of them.
+var Types = []string{TypeLocalFS, TypeNFS, TypePosixFS}
 
 // createPrefix starts the name of a domain that is being created: no UUID, so that VDSM does not see it.
 const createPrefix = ".vdsm-agent.create-"
@@ -25,12 +34,15 @@ const mailboxSize = 16 << 20
 type CreateSpec struct {
 	UUID      string
 	Path      string // the root
+	Remote    string // what is mounted there; "" = Path
 	Name      string
-	Type      string // TypeLocalFS
+	Type      string // one of Types
 	Class     string // Data, Iso, Backup
 	Version   int    // Version
 	BlockSize int    // 512, 4096, 0 = what the file system needs for direct I/O
 	MaxHosts  int    // 1…2000, 0 = 2000
+	// Format writes a sanlock area. It is not called for TypeLocalFS.
+	Format func(Area) error
 }
 
 // Create makes a domain in the root spec.Path, and claims it. It appears whole, under its own name, or not at all.
@@ -56,12 +68,13 @@ func (s *CreateSpec) check() error {
 		s.MaxHosts = 2000
 	}
 	s.Path = filepath.Clean(s.Path)
+	s.Remote = cmp.Or(s.Remote, s.Path)
 	switch {
 	case s.Version != Version:
 		return code.Errorf(code.UnsupportedVersion, "storage domains of version %d cannot be created; version %d is supported",
 			s.Version, Version)
-	case s.Type != TypeLocalFS:
-		return code.Errorf(code.DomainType, "storage domains of type %s cannot be created; %s is supported", s.Type, TypeLocalFS)
+	case !slices.Contains(Types, s.Type):
+		return code.Errorf(code.DomainType, "storage domains of type %s cannot be created; %s are supported", s.Type, strings.Join(Types, ", "))
 	case s.Class != "Data" && s.Class != "Iso" && s.Class != "Backup":
 		return code.Errorf(code.InvalidParameter, "the class of a storage domain must be Data, Iso or Backup, not %q", s.Class)
 	case s.BlockSize != 0 && s.BlockSize != 512 && s.BlockSize != 4096:
@@ -146,13 +159,19 @@ func (s CreateSpec) layOut(t *tree, dir string) error {
 			return err
 		}
 	}
-	data, err := DomainMeta{
-		UUID: s.UUID, Name: s.Name, Type: s.Type, Class: s.Class, Role: RoleRegular, Version: s.Version, RemotePath: s.Path,
+	meta := DomainMeta{
+		UUID: s.UUID, Name: s.Name, Type: s.Type, Class: s.Class, Role: RoleRegular, Version: s.Version, RemotePath: s.Remote,
 		BlockSize: blockSize, Alignment: alignment(blockSize, s.MaxHosts),
 		Other: map[string]string{
 			"IOOPTIMEOUTSEC": "10", "LEASERETRIES": "3", "LEASETIMESEC": "60", "LOCKRENEWALINTERVALSEC": "5", "LOCKPOLICY": "",
 		},
-	}.Encode()
+	}
+	if meta.hasLeases() {
+		if err := s.layOutLeases(t, md, meta); err != nil {
+			return err
+		}
+	}
+	data, err := meta.Encode()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -17,14 +18,16 @@ import (
 
 // Options of a Registry.
 type Options struct {
-	Dir   string         // state directory; the roots are remembered below it
-	Owner Owner          // of what is created in a domain
-	Name  string         // this agent, for the people who read claims and manifests
-	Log   zerolog.Logger // what happened besides the answers
+	Dir    string         // state directory
+	Mounts string         // where roots are remembered and mounted; "" = mnt in Dir
+	Owner  Owner          // of what is created in a domain
+	Name   string         // this agent, for the people who read claims and manifests
+	Log    zerolog.Logger // what happened besides the answers
 }
 
-// Registry is the domains that this agent knows: those in its roots. A root is remembered as VDSM remembers those of
-// LOCALFS domains: <Dir>/mnt/<T> is a symbolic link to it, T its path with "_" doubled and "/" made "_".
+// Registry is the domains that this agent knows: those in its roots. A root is in the directory Mounts as VDSM has those of its domains:
+// <Mounts>/<T> is a symbolic link to a directory of this host, or a mount point, T the path or what is mounted with "_" doubled
+// and "/" made "_". What is not mounted is no root.
 type Registry struct {
 	o    Options
 	mnt  string
@@ -48,11 +51,15 @@ type Root struct {
 // OpenRegistry opens the registry of the state directory o.Dir, which is made if it is missing. A root that cannot be
 // read is no error: its domains answer 379 until it can.
 func OpenRegistry(o Options) (*Registry, error) {
-	r := &Registry{o: o, mnt: filepath.Join(o.Dir, "mnt"), domains: make(map[string]*Domain)}
+	r := &Registry{o: o, mnt: cmp.Or(o.Mounts, filepath.Join(o.Dir, "mnt")), domains: make(map[string]*Domain)}
 	if err := os.MkdirAll(r.mnt, dirMode); err != nil {
 		return nil, osError(err, "make", r.mnt)
 	}
-	if err := syncPath(o.Dir); err != nil {
+	var err error
+	if r.mnt, err = filepath.EvalSymlinks(r.mnt); err != nil { // as the kernel's table of mounts has it
+		return nil, osError(err, "find", r.mnt)
+	}
+	if err := syncPath(filepath.Dir(r.mnt)); err != nil {
 		return nil, err
 	}
 	roots, err := r.roots()
@@ -107,9 +114,15 @@ func (r *Registry) roots() ([]string, error) {
 	if err != nil {
 		return nil, osError(err, "list", r.mnt)
 	}
+	mounted, err := mountPoints()
+	if err != nil {
+		return nil, err
+	}
 	var paths []string
 	for _, e := range entries {
-		if path, err := os.Readlink(filepath.Join(r.mnt, e.Name())); err == nil && mangle(path) == e.Name() {
+		if point := filepath.Join(r.mnt, e.Name()); mounted[point] {
+			paths = append(paths, point)
+		} else if path, err := os.Readlink(filepath.Join(r.mnt, e.Name())); err == nil && mangle(path) == e.Name() {
 			paths = append(paths, path)
 		}
 	}
