@@ -51,10 +51,11 @@ func (d *Domain) takeClaim() error {
 		d.claim.Close()
 		d.claim = nil
 	}
-	if err := d.claimable(); err != nil {
+	flag, err := d.claimable()
+	if err != nil {
 		return err
 	}
-	f, err := d.t.open(idsFile, os.O_RDWR) // NFS makes of an exclusive flock a lock for writing
+	f, err := d.t.open(idsFile, flag)
 	if notExist(err) {
 		return code.Errorf(code.DomainLayout, "domain %s has no file %s to claim it by; it is damaged", d.id, d.t.abs(idsFile))
 	}
@@ -73,20 +74,24 @@ func (d *Domain) takeClaim() error {
 	return nil
 }
 
-func (d *Domain) claimable() error {
+// claimable refuses a domain that cannot be claimed, and says how the file of the claim is opened.
+func (d *Domain) claimable() (flag int, err error) {
 	m, err := d.Meta()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if m.Version != Version {
-		return code.Errorf(code.UnsupportedVersion, "domain %s has version %d; it can be read, but only version %d can be changed",
+		return 0, code.Errorf(code.UnsupportedVersion, "domain %s has version %d; it can be read, but only version %d can be changed",
 			d.id, m.Version, Version)
 	}
 	if !slices.Contains(Types, m.Type) {
-		return code.Errorf(code.DomainType, "domain %s has type %s; it can be read, but only domains of type %s can be claimed for changes",
+		return 0, code.Errorf(code.DomainType, "domain %s has type %s; it can be read, but only domains of type %s can be claimed for changes",
 			d.id, m.Type, strings.Join(Types, ", "))
 	}
-	return nil
+	if m.Type == TypeLocalFS {
+		return os.O_RDONLY, nil // its file system can be made read-only under us
+	}
+	return os.O_RDWR, nil // NFS makes of an exclusive flock a lock for writing
 }
 
 func (d *Domain) lock(f *os.File) error {

@@ -156,7 +156,7 @@ func TestWhatCanOnlyBeRead(t *testing.T) {
 		want            code.Code
 	}{
 		{"version 4", "VERSION=5", "VERSION=4", code.UnsupportedVersion},
-		{"NFS", "TYPE=LOCALFS", "TYPE=NFS", code.DomainType},
+		{"GlusterFS", "TYPE=LOCALFS", "TYPE=GLUSTERFS", code.DomainType},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := newFixture(t)

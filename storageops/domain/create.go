@@ -75,6 +75,8 @@ func (s *CreateSpec) check() error {
 			s.Version, Version)
 	case !slices.Contains(Types, s.Type):
 		return code.Errorf(code.DomainType, "storage domains of type %s cannot be created; %s are supported", s.Type, strings.Join(Types, ", "))
+	case s.Type != TypeLocalFS && s.Format == nil:
+		return code.Errorf(code.InternalError, "nobody has said how the leases of domain %s are made", s.UUID)
 	case s.Class != "Data" && s.Class != "Iso" && s.Class != "Backup":
 		return code.Errorf(code.InvalidParameter, "the class of a storage domain must be Data, Iso or Backup, not %q", s.Class)
 	case s.BlockSize != 0 && s.BlockSize != 512 && s.BlockSize != 4096:

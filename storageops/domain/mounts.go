@@ -12,7 +12,7 @@ import (
 )
 
 // Remote is what is mounted, in the one form in which its name is used: without slashes at the end, or twice. Of "server:/path" that
-// holds behind the colon. An empty one, or one that could be taken for an option or has control characters in it, is 1000.
+// holds behind the colon, of "//server/path" not for the first two. An empty one, or one that could be taken for an option or has control characters in it, is 1000.
 func Remote(spec string) (string, error) {
 	host, dir, found := strings.Cut(spec, ":/")
 	switch {
@@ -22,6 +22,9 @@ func Remote(spec string) (string, error) {
 		return host + ":" + path.Clean("/"+dir), nil
 	case spec == "":
 		return "", code.Errorf(code.InvalidParameter, "parameter \"connection\": give what is to be mounted")
+	}
+	if strings.HasPrefix(spec, "//") && !strings.HasPrefix(spec, "///") {
+		return "/" + path.Clean(spec), nil // two slashes in front begin the name of a server
 	}
 	return path.Clean(spec), nil
 }

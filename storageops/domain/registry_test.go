@@ -237,7 +237,8 @@ func TestCreateRefuses(t *testing.T) {
 	}{
 		{"old version", func(s *CreateSpec) { s.Version = 4 }, code.UnsupportedVersion, "version 5 is supported"},
 		{"no version", func(s *CreateSpec) { s.Version = 0 }, code.UnsupportedVersion, "version 5 is supported"},
-		{"NFS", func(s *CreateSpec) { s.Type = "NFS" }, code.DomainType, "LOCALFS"},
+		{"GlusterFS", func(s *CreateSpec) { s.Type = "GLUSTERFS" }, code.DomainType, "LOCALFS, NFS, POSIXFS"},
+		{"leases that nobody makes", func(s *CreateSpec) { s.Type = TypeNFS }, code.InternalError, "leases"},
 		{"class", func(s *CreateSpec) { s.Class = "Data " }, code.InvalidParameter, "Data, Iso or Backup"},
 		{"block size", func(s *CreateSpec) { s.BlockSize = 1024 }, code.InvalidParameter, "1024"},
 		{"hosts", func(s *CreateSpec) { s.MaxHosts = 2001 }, code.InvalidParameter, "2001"},
