@@ -118,6 +118,11 @@ func (i imageFiles) Verify(ctx context.Context, w work, img qemuimg.Image, want 
 }
 
 func (i imageFiles) Info(ctx context.Context, w work, img qemuimg.Image) (qemuimg.Info, error) {
+	if img.Format == qemuimg.QCOW2 { // what its header names is not opened
+		if _, err := qemuimg.ReadBacking(img.Path); err != nil {
+			return qemuimg.Info{}, err
+		}
+	}
 	return qemuimg.ReadInfo(ctx, i.env(w), img)
 }
 

@@ -164,11 +164,6 @@ func (st *Storage) qemuInfo(ctx context.Context, raw json.RawMessage) (any, erro
 		return nil, err
 	}
 	img := qemuimg.Image{Path: link.Path, Format: imageFormat(link.Meta.Format), Shared: true} // also while a guest writes it
-	if img.Format == qemuimg.QCOW2 {
-		if _, err := qemuimg.ReadBacking(img.Path); err != nil {
-			return nil, err
-		}
-	}
 	w, cancel := newErrand(ctx)
 	defer cancel()
 	info, err := st.images.Info(w.ctx, w, img)

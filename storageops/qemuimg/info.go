@@ -64,7 +64,7 @@ type infoJSON struct {
 //
 //   - It is not there, or not of that format: code 484.
 func ReadInfo(ctx context.Context, st Starter, img Image) (Info, error) {
-	return readInfo(ctx, st, img, proc.Limits{})
+	return readInfo(ctx, st, img, untrusted) // no sound image needs more for that
 }
 
 func readInfo(ctx context.Context, st Starter, img Image, limits proc.Limits) (Info, error) {
