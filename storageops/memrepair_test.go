@@ -59,7 +59,8 @@ func (m memDomain) Share(tmpl, vol, img string) (s domain.Share, err error) {
 	_, data := m.disk.lookup(m.file(img, vol))
 	from, _ := m.disk.lookup(m.meta(tmpl, vol))
 	to, n := m.disk.lookup(m.meta(img, vol))
-	s.Data, s.Linked = data != nil, n != nil && to == from
+	_, lease := m.disk.lookup(m.file(img, vol) + leaseSuffix)
+	s.Data, s.Lease, s.Linked = data != nil, lease != nil, n != nil && to == from
 	if n != nil && !s.Linked {
 		s.Own = content(n)
 	}
@@ -85,6 +86,11 @@ func (m memDomain) SetShare(tmpl, vol, img string, was domain.Share) error {
 	}
 	if !was.Linked && !own && linked(metaSuffix) {
 		if err := m.remove("the template's link"+metaSuffix, m.meta(img, vol)); err != nil {
+			return err
+		}
+	}
+	if !was.Lease && linked(leaseSuffix) {
+		if err := m.remove("the template's link"+leaseSuffix, m.file(img, vol)+leaseSuffix); err != nil {
 			return err
 		}
 	}
