@@ -276,9 +276,9 @@ func (d *Domain) inPlace() (bool, error) {
 	if err != nil {
 		return false, rootError(err, "find domain "+d.id+" in", d.rootPath)
 	}
-	ours, err := d.t.root.Stat(".")
-	if err != nil || !os.SameFile(there, ours) {
-		return false, nil
+	// What is open but cannot be looked at any more, as after a server has forgotten it, is not that.
+	if ours, err := d.t.root.Stat("."); err != nil || !os.SameFile(there, ours) {
+		return false, nil //nolint:nilerr // it is opened afresh
 	}
 	_, err = d.t.lstat(metadataFile)
 	if notExist(err) {
