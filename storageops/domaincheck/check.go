@@ -222,7 +222,11 @@ func (s *scan) vdsmTasks() {
 			}
 		}
 		for _, a := range found.Aside {
-			s.add("stray-file", path.Join(tasksDir, a.Path), "%s cannot be read as a task of VDSM: %s.", path.Join(tasksDir, a.Path), a.Reason)
+			name := path.Join(tasksDir, a.Path)
+			f := s.add("stray-file", name, "%s cannot be read as a task of VDSM: %s.", name, a.Reason)
+			if path.Dir(a.Path) == "." && s.movable(name) { // what is in a task's directory goes with it
+				f.repair(Fix{Path: name})
+			}
 		}
 		all = append(all, found.Tasks...)
 	}
@@ -243,6 +247,18 @@ func (s *scan) maker(v *volume) string {
 		return task
 	}
 	return s.making[vdsmtasks.Place{Domain: s.meta.UUID, Volume: v.id}]
+}
+
+// movable says whether a name is a file that no program has locked, or a flat directory.
+func (s *scan) movable(name string) bool {
+	f := s.look(name)
+	switch {
+	case f == nil:
+		return false
+	case f.mode.IsDir():
+		return s.flat(name)
+	}
+	return f.mode.IsRegular() && !s.locked(name)
 }
 
 // flat says whether a directory holds nothing but regular files, so that it can be moved to the trash.

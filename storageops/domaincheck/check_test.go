@@ -61,6 +61,18 @@ var cases = []struct {
 	{class: "domain-file", make: func(x *fixture) { x.remove("dom_md/ids") }, found: "domain-file dom_md/ids"},
 	{class: "vdsm-task", make: func(x *fixture) { x.vdsmTask(imgA, other) }, found: "vdsm-task master/tasks/TASK trash"},
 	{class: "stray-file", make: func(x *fixture) { x.put("images/"+imgA+"/notes", "") }, found: "stray-file images/IMG_A/notes trash"},
+	{class: "stray-file", make: func(x *fixture) {
+		x.put("master/tasks/notes", "")
+		x.put("master/tasks/"+task+"/"+task+".task", "\x80\x04")
+		x.put("master/tasks/"+other+"/"+other+".task", "")
+		x.put("master/tasks/"+other+"/a/b", "") // it is not flat: nothing is offered
+	},
+		found: "stray-file master/tasks/OTHER\nstray-file master/tasks/TASK trash\nstray-file master/tasks/notes trash"},
+	{class: "stray-file", make: func(x *fixture) { // it goes with its task
+		x.vdsmTask(imgA, other)
+		x.put("master/tasks/"+task+"/"+task+".result", "\x80\x04")
+		x.put("master/tasks/"+task+".temp/"+task+".task", "")
+	}, found: "vdsm-task master/tasks/TASK trash\nstray-file master/tasks/TASK.temp trash\nstray-file master/tasks/TASK/TASK.result"},
 	{class: "stray-directory", make: func(x *fixture) { x.must(os.Mkdir(x.at("images/lost+found"), 0o755)) }, found: "stray-directory images/lost+found"},
 	{class: "not-a-file", make: func(x *fixture) { x.must(os.Symlink("/etc/passwd", x.at("images/"+imgA+"/"+other))) }, found: "not-a-file images/IMG_A/OTHER"},
 	{class: "leftover", make: func(x *fixture) { x.put(meta(imgA, leaf)+".new", "") }, found: "leftover images/IMG_A/LEAF.meta.new trash"},

@@ -22,6 +22,16 @@ func parseCommand(j *Job, printed string) {
 	}
 }
 
+// withoutPrefix takes away the letter before a quote by which Python 2 marks text, and Python 3 bytes.
+func withoutPrefix(s string) string {
+	for _, prefix := range []string{"u", "b"} {
+		if before, ok := strings.CutSuffix(s, prefix); ok && (before == "" || strings.HasSuffix(before, " ")) {
+			return before
+		}
+	}
+	return s
+}
+
 // values reads Python values up to the bracket that closes them: strings without their quotes, all else as it is printed. It
 // also returns what follows the bracket.
 func values(s string) (out []string, rest string) {
@@ -49,11 +59,12 @@ func values(s string) (out []string, rest string) {
 			v.WriteByte(c)
 		case c == '\'' || c == '"':
 			quote, wasQuoted = c, true
-			if text := strings.TrimSpace(v.String()); depth == 0 && (text == "u" || text == "b") {
-				v.Reset() // how Python 2 and bytes begin
-			}
 			if depth > 0 {
 				v.WriteByte(c)
+			} else {
+				before := withoutPrefix(v.String())
+				v.Reset()
+				v.WriteString(before)
 			}
 		case strings.IndexByte("([{<", c) >= 0:
 			depth++

@@ -57,20 +57,25 @@ func (f *Found) aside(name string, why error) { f.Aside = append(f.Aside, Aside{
 // kinds are what the directories of a task may be called behind its id, in the order in which VDSM looks for them.
 var kinds = []string{"", "temp", "backup"}
 
-// take reads the first of the task's directories that can be read; those before it are set aside.
+// take reads the first of the task's directories that can be read; the others are set aside.
 func (f *Found) take(fsys fs.FS, dir, id string, there []string) {
+	read := ""
 	for _, kind := range kinds {
 		if !slices.Contains(there, kind) {
 			continue
 		}
 		name := strings.TrimSuffix(id+"."+kind, ".")
+		if read != "" {
+			f.aside(name, fmt.Errorf("it is left of a rewrite, and %s is read instead of it", read))
+			continue
+		}
 		r := reader{fsys: fsys, dir: path.Join(dir, name), name: name, id: id, found: f}
 		t, err := r.task()
-		if err == nil {
-			f.Tasks = append(f.Tasks, t)
-			return
+		if err != nil {
+			f.aside(name, err)
+			continue
 		}
-		f.aside(name, err)
+		f.Tasks, read = append(f.Tasks, t), name
 	}
 }
 

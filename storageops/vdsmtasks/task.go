@@ -101,22 +101,23 @@ func (t *Task) Made() []Place {
 	return out
 }
 
-// placeOf reads a recovery's parameters: ids in the order domain, image, volume, or a path in an image's directory.
-func placeOf(params []string) (p Place) {
-	for _, s := range params {
-		if at := inImages(s); at != (Place{}) {
-			return at
-		}
-	}
+// placeOf reads a recovery's parameters: ids in the order domain, image, volume, which say most even where a path of the image follows;
+// or a path in an image's directory; or the ids of domain and volume.
+func placeOf(params []string) Place {
 	var ids []string
+	var at Place
 	for _, s := range params {
 		if param.ValidUUID(s) {
 			ids = append(ids, s)
+		} else if at == (Place{}) {
+			at = inImages(s)
 		}
 	}
 	switch {
 	case len(ids) >= 3:
 		return Place{ids[0], ids[1], ids[2]}
+	case at != Place{}:
+		return at
 	case len(ids) == 2:
 		return Place{Domain: ids[0], Volume: ids[1]}
 	}
