@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"os"
@@ -47,7 +48,7 @@ func (d *domainCheck) Run(ctx context.Context, c *cli) error {
 		return err
 	}
 	if d.Repair {
-		return c.repairDomain(ctx, report, a, repairing{yes: d.Yes, again: func() (*domaincheck.Report, error) {
+		return c.repairDomain(ctx, report, a, repairing{yes: d.Yes, answers: bufio.NewScanner(c.stdin), again: func() (*domaincheck.Report, error) {
 			report, _, err := c.checkDomain(ctx, o, d.Deep)
 			return report, err
 		}})

@@ -18,6 +18,15 @@ func (c *cli) domainReport(r *domaincheck.Report, a *agentView) error {
 		c.printf("\neverything is as it should be\n")
 		return nil
 	}
+	if err := c.findings(r); err != nil {
+		return err
+	}
+	c.repairable(r, a, fmt.Sprintf("%s domain check %s --repair", program, r.Path))
+	return nil
+}
+
+// findings prints a line for each finding, and what can be done about each class.
+func (c *cli) findings(r *domaincheck.Report) error {
 	c.printf("\n")
 	table := c.table(show.Column{Head: "SEVERITY"}, show.Column{Head: "CLASS"}, show.Column{Head: "REPAIR"}, show.Column{Head: "FOUND"})
 	for _, f := range r.Findings {
@@ -32,7 +41,6 @@ func (c *cli) domainReport(r *domaincheck.Report, a *agentView) error {
 		return err
 	}
 	c.meanings(r)
-	c.repairable(r, a)
 	return nil
 }
 
@@ -45,7 +53,7 @@ func (c *cli) domainHead(r *domaincheck.Report, a *agentView) {
 	}
 	looked := fmt.Sprintf("%s, %s", count(r.Images, "image", "images"), count(r.Volumes, "volume", "volumes"))
 	if !r.Deep {
-		looked += "; --deep also lets qemu-img check the images"
+		looked += "; 'domain check --deep' also lets qemu-img check the images"
 	}
 	c.field("Looked at", looked)
 	c.field("Agent", map[string]string{
@@ -69,13 +77,13 @@ func (c *cli) meanings(r *domaincheck.Report) {
 	}
 }
 
-// repairable says what could be repaired, and how.
-func (c *cli) repairable(r *domaincheck.Report, a *agentView) {
+// repairable says what could be repaired, and by which command.
+func (c *cli) repairable(r *domaincheck.Report, a *agentView, command string) {
 	n := len(fixable(r))
 	switch {
 	case n == 0:
 	case a.serves:
-		c.printf("\n%s can be repaired, each with a way back: '%s domain check %s --repair' asks before each\n", count(n, "finding", "findings"), program, r.Path)
+		c.printf("\n%s can be repaired, each with a way back: '%s' asks before each\n", count(n, "finding", "findings"), command)
 	default:
 		c.printf("\n%s could be repaired, by the daemon that has this domain\n", count(n, "finding", "findings"))
 	}

@@ -63,6 +63,7 @@ type commands struct {
 	Trash    trashCommand    `cmd:"" help:"See, restore or empty what deletes have moved to the trash."`
 	Domains  domainsCommand  `cmd:"" help:"List the storage domains."`
 	Domain   domainCommand   `cmd:"" help:"Look for damage and leftovers in a storage domain, with or without a running daemon, and repair what is safe."`
+	Import   importCommand   `cmd:"" name:"import-vdsm-tasks" help:"Show the tasks that VDSM has left and what they left in storage domains, and clean up after them."`
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
 	Config   configCommand   `cmd:"" help:"Look at the configuration of the daemon."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`

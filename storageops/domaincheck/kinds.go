@@ -27,7 +27,7 @@ var Kinds = []Kind{
 	{"domain-file", Error, "A file or directory that every domain has is missing or is something else; without ids nobody can claim the domain.",
 		"Make it again as VDSM does: ids and leases empty, inbox and outbox of 16 MiB, mode 0660, owned by vdsm:kvm.", ""},
 	{"vdsm-task", Warning, "VDSM has left a task here, so it was cut off or its engine has never cleared it; a VDSM that gets this domain will take it up.",
-		"Look at its files; the repair moves the task's directory to the trash.", Trash},
+		"'vdsm-agentctl import-vdsm-tasks' shows it in full; the repair moves the task's directory to the trash.", Trash},
 
 	{"stray-file", Warning, "A file that no tool for storage domains makes; in an image's directory it makes VDSM's delete of the image fail.",
 		"Find out whose it is; the repair moves it to the trash.", Trash},

@@ -4,6 +4,7 @@ package main
 func verbBugs() []bug {
 	verbs := catcher{pkg: "storageops", run: "^TestProve$"}
 	domain := catcher{pkg: "storageops/domain", run: "^TestDyingAnywhere$"}
+	repairs := catcher{pkg: "storageops"}
 	return []bug{
 		{
 			name: "a checkpoint comes before its data is synced",
@@ -141,6 +142,36 @@ func verbBugs() []bug {
 			edits: []edit{{`	if x.wipe {
 		return code.Errorf(code.NotRevertible,`, `	if x.wipe && x.Volume == "" {
 		return code.Errorf(code.NotRevertible,`}},
+		},
+		{
+			name: "a revert of a repair writes over what was changed since",
+			why:  "a volume's new generation is lost, and a storage job that was counted out writes to it after all",
+			file: "storageops/repair.go", by: repairs.test("TestRepairIsNotTakenBackOverChanges"),
+			edits: []edit{{`		if err != nil || !bytes.Equal(text, r.After) {
+`, `		if err != nil || bytes.Equal(text, nil) {
+`}},
+		},
+		{
+			name: "a repair believes what it is told to repair",
+			why:  "the domain was put right since it was checked, and a whole volume goes to the trash",
+			file: "storageops/repair.go", by: repairs.test("TestRepairRefusals"),
+			edits: []edit{{`		case f == nil:
+			return p, code.Errorf(code.TaskState, "%s is not found (any more); check the domain again", want)
+`, `		case f == nil:
+			p.Trash = append(p.Trash, domain.Entry{Task: x.task, Label: want.Path, Path: want.Path})
+			continue
+`}},
+		},
+		{
+			name: "what a task of VDSM has finished counts as never completed",
+			why:  "a disk that VDSM has made and is being deleted goes to the trash with the task that made it, as unfinished",
+			file: "storageops/vdsmtasks/task.go", by: catcher{pkg: "storageops/vdsmtasks"}.test("TestMade"),
+			edits: []edit{{`	if t.Success() {
+		return nil
+	}
+	var out []Place
+`, `	var out []Place
+`}},
 		},
 		{
 			name: "files move to the trash before its manifest",
