@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
 	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
-	"vdsm-agent/storageops/copy"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
 )
@@ -35,18 +35,31 @@ type deleteImageParams struct {
 	Discard  param.Bool `json:"discard" default:"false"`
 }
 
-// deletion is a volume, or a whole image, on its way to the trash.
+type deleteVolumesParams struct {
+	Image    param.UUID   `json:"imageID" doc:"image that the volumes are in"`
+	Pool     param.UUID   `json:"storagepoolID" doc:"pool; zeros mark the task as local"`
+	Domain   param.UUID   `json:"storagedomainID"`
+	Volumes  []param.UUID `json:"volumeList" doc:"volumes to delete, in any order"`
+	PostZero param.Bool   `json:"postZero" default:"false" doc:"overwrite with zeros; cannot be taken back"`
+	Force    param.Bool   `json:"force" default:"false"`
+	Discard  param.Bool   `json:"discard" default:"false"`
+}
+
+// deletion is some volumes of an image, or all of it, on the way to the trash.
 type deletion struct {
-	st   *Storage
-	task string
-	volumeRef
-	wipe bool
+	st      *Storage
+	task    string
+	Domain  string
+	Image   string
+	volumes []string // nil = the whole image
+	wipe    bool
 }
 
 // deletionPlan is what the check step found.
 type deletionPlan struct {
-	Gone   bool   `json:"gone,omitempty"`   // it is not there, or in the trash already: nothing to do
-	Parent string `json:"parent,omitempty"` // in the same image; "" = none
+	Gone    bool     `json:"gone,omitempty"`    // it is not there, or in the trash already: nothing to do
+	Volumes []string `json:"volumes,omitempty"` // that are there, a child before its parent; none of a whole image
+	Parents []string `json:"parents,omitempty"` // in the same image, of these and not among them
 }
 
 func (st *Storage) deleteVolume() *tasks.Verb {
@@ -55,12 +68,34 @@ func (st *Storage) deleteVolume() *tasks.Verb {
 		if err := param.Decode(raw, &p, param.Lenient); err != nil {
 			return nil, err
 		}
-		x := &deletion{st, id, volumeRef{string(p.Domain), string(p.Image), string(p.Volume)}, bool(p.PostZero)}
+		x := &deletion{st, id, string(p.Domain), string(p.Image), []string{string(p.Volume)}, bool(p.PostZero)}
 		return x.plan(p.Pool, x.illegalStep(), x.parentStep()), nil
 	}
 	return &tasks.Verb{
 		Role: access.Operate, Doc: "Move a volume to the trash.",
 		Name: "Volume.delete", Word: "deleteVolume", Params: deleteParams{}, Class: tasks.ClassLight, Contract: deleteContract(),
+		Plan: plan, Admit: st.admitDelete,
+	}
+}
+
+func (st *Storage) deleteVolumes() *tasks.Verb {
+	plan := func(id string, raw json.RawMessage) (*tasks.Plan, error) {
+		var p deleteVolumesParams
+		if err := param.Decode(raw, &p, param.Lenient); err != nil {
+			return nil, err
+		}
+		if len(p.Volumes) == 0 {
+			return nil, code.Errorf(code.InvalidParameter, "parameter \"volumeList\" names no volume; Image.delete deletes all of an image")
+		}
+		x := &deletion{st: st, task: id, Domain: string(p.Domain), Image: string(p.Image), wipe: bool(p.PostZero)}
+		for _, v := range p.Volumes {
+			x.volumes = append(x.volumes, string(v))
+		}
+		return x.plan(p.Pool, x.illegalStep(), x.parentStep()), nil
+	}
+	return &tasks.Verb{
+		Role: access.Operate, Doc: "Move several volumes of an image to the trash.",
+		Name: "Image.deleteVolumes", Word: "deleteVolume", Params: deleteVolumesParams{}, Class: tasks.ClassLight, Contract: deleteContract(),
 		Plan: plan, Admit: st.admitDelete,
 	}
 }
@@ -71,7 +106,7 @@ func (st *Storage) deleteImage() *tasks.Verb {
 		if err := param.Decode(raw, &p, param.Lenient); err != nil {
 			return nil, err
 		}
-		x := &deletion{st, id, imageRef(p.Domain, p.Image), bool(p.PostZero)}
+		x := &deletion{st, id, string(p.Domain), string(p.Image), nil, bool(p.PostZero)}
 		return x.plan(p.Pool), nil
 	}
 	return &tasks.Verb{
@@ -101,7 +136,7 @@ func (st *Storage) admitDelete(_ context.Context, raw json.RawMessage) error {
 	return err
 }
 
-// plan is the same for both: more stands for what only a single volume needs before it moves.
+// plan is the same for all: more stands for what only single volumes need before they move.
 func (x *deletion) plan(pool param.UUID, more ...tasks.Step) *tasks.Plan {
 	steps := append([]tasks.Step{x.checkStep()}, more...)
 	steps = append(steps, x.trashStep())
@@ -145,35 +180,15 @@ func (x *deletion) checkStep() tasks.Step {
 			if err != nil {
 				return nil, err
 			}
-			if x.Volume == "" {
+			if x.volumes == nil {
 				return x.findImage(d)
 			}
-			return x.findVolume(d)
+			return x.findVolumes(d)
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error { // again at each resume
 			return x.st.reach(ctx, s, x.Domain)
 		},
 	}
-}
-
-func (x *deletion) findVolume(d storageDomain) (deletionPlan, error) {
-	m, err := d.ReadVolume(x.Image, x.Volume)
-	if absent(err) {
-		return deletionPlan{Gone: true}, nil
-	}
-	if err != nil {
-		return deletionPlan{}, err
-	}
-	if m.Image != x.Image {
-		return deletionPlan{}, code.Errorf(code.CannotDeleteShared, "%s is a share of the template in image %s; delete image %s instead", x.volumeRef, m.Image, x.Image)
-	}
-	if err := notUsed(d, x.volumeRef); err != nil {
-		return deletionPlan{}, code.Errorf(code.Of(err), "%w; delete that first", err)
-	}
-	if !m.HasParent() {
-		return deletionPlan{}, nil
-	}
-	return deletionPlan{Parent: m.PUUID}, nil
 }
 
 func (x *deletion) findImage(d storageDomain) (deletionPlan, error) {
@@ -220,91 +235,6 @@ func (x *deletion) found(s *tasks.Scope) (p deletionPlan, err error) {
 	return p, err
 }
 
-// legalityWas is the plan of the step that marks the volume.
-type legalityWas struct {
-	Legality string `json:"legality"` // "" = there is nothing to mark
-}
-
-// illegalStep marks the volume, so that nobody starts to use it while it goes.
-func (x *deletion) illegalStep() tasks.Step {
-	set := func(to func(legalityWas) string) func(context.Context, *tasks.Scope) error {
-		return func(_ context.Context, s *tasks.Scope) error {
-			var p legalityWas
-			if err := s.Plan(&p); err != nil || p.Legality == "" {
-				return err
-			}
-			d, err := x.st.domains.Get(x.Domain)
-			if err != nil {
-				return err
-			}
-			return d.UpdateVolumeMeta(x.Image, x.Volume, func(m *domain.VolumeMeta) error {
-				m.Legality = to(p)
-				return nil
-			})
-		}
-	}
-	back := set(func(p legalityWas) string { return p.Legality })
-	return tasks.Step{
-		Name: "illegal",
-		Plan: func(_ context.Context, s *tasks.Scope) (any, error) {
-			if x.nothingToDo(s) {
-				return legalityWas{}, nil
-			}
-			_, m, err := x.st.readable(x.volumeRef)
-			return legalityWas{m.Legality}, err
-		},
-		Do: set(func(legalityWas) string { return domain.Illegal }),
-		Undo: func(ctx context.Context, s *tasks.Scope) error {
-			d, err := x.st.domains.Get(x.Domain)
-			if err != nil {
-				return err
-			}
-			// What did not come back whole is told by the files that the manifest names: rewritten metadata is none of them.
-			if left, err := d.Trash().Has(x.task); err != nil {
-				return err
-			} else if left {
-				return code.Errorf(code.VolumeMetadataWrite, "%s stays %s until all of it is back from the trash", x.volumeRef, domain.Illegal)
-			}
-			return back(ctx, s)
-		},
-	}
-}
-
-// parentStep turns the parent into a LEAF again if this volume was its only child.
-func (x *deletion) parentStep() tasks.Step {
-	return tasks.Step{
-		Name: "parent",
-		Plan: func(_ context.Context, s *tasks.Scope) (any, error) {
-			found, err := x.found(s)
-			if err != nil || found.Parent == "" {
-				return parentWas{}, err
-			}
-			d, err := x.st.domains.Get(x.Domain)
-			if err != nil {
-				return nil, err
-			}
-			parent, err := d.ReadVolume(x.Image, found.Parent)
-			if absent(err) {
-				return parentWas{}, nil // a broken chain can be deleted too
-			}
-			if err != nil || parent.VolType != domain.Internal {
-				return parentWas{}, err
-			}
-			children, err := d.Children(x.Image, found.Parent)
-			if err != nil || len(children) > 1 {
-				return parentWas{}, err
-			}
-			return parentWas{found.Parent, parent.VolType}, nil
-		},
-		Do: func(_ context.Context, s *tasks.Scope) error {
-			return changeParent(x.st, s, x.volumeRef, func(parentWas) string { return domain.Leaf })
-		},
-		Undo: func(_ context.Context, s *tasks.Scope) error {
-			return changeParent(x.st, s, x.volumeRef, func(p parentWas) string { return p.VolType })
-		},
-	}
-}
-
 // trashed is the plan of the step that moves it.
 type trashed struct {
 	Deadline time.Time `json:"deadline"`
@@ -326,9 +256,18 @@ func (x *deletion) trashStep() tasks.Step {
 			if err != nil {
 				return err
 			}
-			err = d.Trash().Put(domain.Entry{Task: x.task, Label: labelDeleted, Image: x.Image, Volume: x.Volume, Deadline: p.Deadline})
-			if err != nil || x.Volume == "" {
+			if x.volumes == nil {
+				return d.Trash().Put(domain.Entry{Task: x.task, Label: labelDeleted, Image: x.Image, Deadline: p.Deadline})
+			}
+			found, err := x.found(s)
+			if err != nil {
 				return err
+			}
+			for i, v := range found.Volumes {
+				err := d.Trash().Put(domain.Entry{Task: x.task, Label: labelOf(i), Image: x.Image, Volume: v, Deadline: p.Deadline})
+				if err != nil {
+					return err
+				}
 			}
 			return d.RemoveImageDirIfEmpty(x.Image)
 		},
@@ -363,52 +302,48 @@ func (x *deletion) wipeStep() tasks.Step {
 	}
 }
 
-// wipe overwrites the files, which are in these domains, one after the other; it goes on where it was.
-func (st *Storage) wipe(ctx context.Context, s *tasks.Scope, files []string, domains ...string) error {
-	return inOrder(s, len(files), nil, func(w work, i int, last *copy.FillState) error {
-		l, done := st.moving(w, domains...)
-		defer done()
-		return st.images.Zero(ctx, l, files[i], last)
-	})
-}
-
-// deletedPrint is what must not have changed when a delete is taken back: the parent, on whose content the volume depends.
+// deletedPrint is what must not have changed when a delete is taken back: the parents, on whose content the volumes depend.
 type deletedPrint struct {
-	Parent *domain.Fingerprint `json:"parent,omitempty"`
+	Parents map[string]domain.Fingerprint `json:"parents,omitempty"`
 }
 
 func (x *deletion) fingerprint(_ context.Context, s *tasks.Scope) (any, error) {
 	found, err := x.found(s)
-	if err != nil || found.Parent == "" {
+	if err != nil || len(found.Parents) == 0 {
 		return deletedPrint{}, err
 	}
 	d, err := x.st.domains.Get(x.Domain)
 	if err != nil {
 		return nil, err
 	}
-	parent, err := d.ReadVolume(x.Image, found.Parent)
-	if absent(err) || err == nil && parent.VolType == domain.Shared {
-		return deletedPrint{}, nil // nobody writes a template, and each image derived from it changes its links
+	prints := map[string]domain.Fingerprint{}
+	for _, v := range found.Parents {
+		parent, err := d.ReadVolume(x.Image, v)
+		if absent(err) || err == nil && parent.VolType == domain.Shared {
+			continue // nobody writes a template, and each image derived from it changes its links
+		}
+		if err != nil {
+			return nil, err
+		}
+		if prints[v], err = d.Fingerprint(x.Image, v); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	print, err := d.Fingerprint(x.Image, found.Parent)
-	return deletedPrint{&print}, err
+	return deletedPrint{prints}, nil
 }
 
 // unused refuses to take a delete back when there is nothing to take back, or when the parent was written since: the volume
 // would then show something that never was.
 func (x *deletion) unused(_ context.Context, s *tasks.Scope, raw json.RawMessage) error {
 	if x.wipe {
-		return code.Errorf(code.NotRevertible, "%s was wiped (postZero) and cannot come back", x.volumeRef)
+		return code.Errorf(code.NotRevertible, "%s was wiped (postZero) and cannot come back", x.what())
 	}
 	if x.nothingToDo(s) {
-		return code.Errorf(code.TaskState, "%s was gone before this task; there is nothing to take back", x.volumeRef)
+		return code.Errorf(code.TaskState, "%s was gone before this task; there is nothing to take back", x.what())
 	}
 	var then deletedPrint
 	if err := json.Unmarshal(raw, &then); err != nil {
-		return code.Errorf(code.TaskState, "what the parent volume looked like cannot be read, so it cannot be shown to be unchanged: %w", err)
+		return code.Errorf(code.TaskState, "what the parent volumes looked like cannot be read, so it cannot be shown to be unchanged: %w", err)
 	}
 	d, err := x.st.writable(x.Domain)
 	if err != nil {
@@ -416,23 +351,28 @@ func (x *deletion) unused(_ context.Context, s *tasks.Scope, raw json.RawMessage
 	}
 	if _, err := d.Trash().Manifest(x.task); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return code.Errorf(code.TaskState, "%s is not in the trash any more; it was emptied", x.volumeRef)
+			return code.Errorf(code.TaskState, "%s is not in the trash any more; it was emptied", x.what())
 		}
 		return err
 	}
-	if then.Parent == nil {
-		return nil
-	}
-	found, err := x.found(s)
-	if err != nil {
-		return err
-	}
-	now, err := d.Fingerprint(x.Image, found.Parent)
-	if err != nil {
-		return code.Errorf(code.TaskState, "the parent volume %s is needed to take the delete back: %w", found.Parent, err)
-	}
-	if what := then.Parent.Differs(now); what != "" {
-		return code.Errorf(code.TaskState, "the parent volume %s was changed since (%s), so what was deleted does not fit it any more", found.Parent, what)
+	for v, then := range then.Parents {
+		now, err := d.Fingerprint(x.Image, v)
+		if err != nil {
+			return code.Errorf(code.TaskState, "the parent volume %s is needed to take the delete back: %w", v, err)
+		}
+		if what := then.Differs(now); what != "" {
+			return code.Errorf(code.TaskState, "the parent volume %s was changed since (%s), so what was deleted does not fit it any more", v, what)
+		}
 	}
 	return nil
+}
+
+func (x *deletion) what() string {
+	switch len(x.volumes) {
+	case 0:
+		return "image " + x.Image
+	case 1:
+		return volumeRef{x.Domain, x.Image, x.volumes[0]}.String()
+	}
+	return fmt.Sprintf("%d volumes of image %s", len(x.volumes), x.Image)
 }

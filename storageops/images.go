@@ -37,8 +37,19 @@ type images interface {
 	RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, name string) error
 	// Amend changes the version of a qcow2 image. One that dies has done it or not, or has left clusters that nothing refers to.
 	Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error
+	// Grow and Shrink change the size that a guest sees, whole or not at all; storageDomain.SetMode puts that on stable storage.
+	Grow(ctx context.Context, w work, img qemuimg.Image, capacity int64) error
+	Shrink(ctx context.Context, w work, img qemuimg.Image, capacity int64) error
+	// MergeBitmap adds what the bitmap of that name in another image marks; it may be repeated.
+	MergeBitmap(ctx context.Context, w work, img qemuimg.Image, name string, source qemuimg.Image) error
+	// Rebase writes the name of the backing file, and its format, into the image's header. It is there or not, and may be repeated;
+	// storageDomain.SetMode puts it on stable storage.
+	Rebase(ctx context.Context, w work, img qemuimg.Image, backing, format string) error
+	// Commit writes what img holds itself into the layer below, and nothing else. One that dies has written any part of it, and a guest
+	// reads through img what it always has; it may be repeated. storageDomain.SetMode of the layer puts it on stable storage.
+	Commit(ctx context.Context, w work, img qemuimg.Image) error
 	// Allocate reserves the blocks of a preallocated volume: of a raw one behind the first 4096 bytes, which make the file's
-	// length, of a qcow2 one behind its own tables. It may be repeated at any time, and goes on from last, its last checkpoint.
+	// length, of a qcow2 one behind its own tables. A raw file grows with it, piece by piece. It may be repeated at any time, and goes on from last, its last checkpoint.
 	Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error
 	// Copy writes the destination slice by slice. What a checkpoint covers is on stable storage before the checkpoint
 	// is recorded; what follows it may be there in any part. It goes on from last, its last checkpoint, and repeats at most
@@ -138,12 +149,33 @@ func (i imageFiles) AddBitmap(ctx context.Context, w work, img qemuimg.Image, na
 	return qemuimg.AddBitmap(ctx, i.env(w), img, name, granularity, false)
 }
 
+func (i imageFiles) Grow(ctx context.Context, w work, img qemuimg.Image, capacity int64) error {
+	return qemuimg.Grow(ctx, i.env(w), img, capacity)
+}
+
+func (i imageFiles) Shrink(ctx context.Context, w work, img qemuimg.Image, capacity int64) error {
+	return qemuimg.Shrink(ctx, i.env(w), img, capacity)
+}
+
 func (i imageFiles) RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, name string) error {
 	return qemuimg.RemoveBitmap(ctx, i.env(w), img, name)
 }
 
 func (i imageFiles) Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error {
 	return qemuimg.Amend(ctx, i.env(w), img, compat)
+}
+
+func (i imageFiles) MergeBitmap(ctx context.Context, w work, img qemuimg.Image, name string, source qemuimg.Image) error {
+	return qemuimg.MergeBitmap(ctx, i.env(w), img, name, source, name)
+}
+
+func (i imageFiles) Rebase(ctx context.Context, w work, img qemuimg.Image, backing, format string) error {
+	return qemuimg.Rebase(ctx, i.env(w), img, backing, format)
+}
+
+func (i imageFiles) Commit(ctx context.Context, w work, img qemuimg.Image) error {
+	const whole = 1000 // only the part is known
+	return qemuimg.Commit(ctx, i.env(w), img, w.Limit(), func(part float64) { w.Progress(int64(part*whole), whole) })
 }
 
 func (i imageFiles) Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error {

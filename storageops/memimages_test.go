@@ -119,13 +119,14 @@ func (m memImages) Verify(_ context.Context, _ work, img qemuimg.Image, want qem
 func (m memImages) Info(_ context.Context, _ work, img qemuimg.Image) (info qemuimg.Info, err error) {
 	_, p, err := m.see(img.Path)
 	info.Compat = cmp.Or(p.compat, qemuimg.Compat11)
+	info.VirtualSize = p.capacity
 	name := ""
 	for _, c := range p.bitmaps {
 		if c != ',' {
 			name += string(c)
 			continue
 		}
-		info.Bitmaps = append(info.Bitmaps, qemuimg.Bitmap{Name: name, Enabled: true})
+		info.Bitmaps = append(info.Bitmaps, qemuimg.Bitmap{Name: strings.TrimSuffix(name, "+"), Enabled: true})
 		name = ""
 	}
 	return info, err
@@ -203,6 +204,62 @@ func (m memImages) RemoveBitmap(ctx context.Context, w work, img qemuimg.Image, 
 	})
 }
 
+func (m memImages) MergeBitmap(ctx context.Context, w work, img qemuimg.Image, name string, source qemuimg.Image) error {
+	return m.by(ctx, w, "qemu-img bitmap", func(h *hand) error {
+		_, from, err := m.see(source.Path)
+		if err != nil {
+			return err
+		}
+		_, into, err := m.see(img.Path)
+		if err != nil {
+			return err
+		}
+		if !bitmapIn(from, name) || !bitmapIn(into, name) {
+			return code.Errorf(code.Storage, "bitmap %s is not in both of %s and %s", name, source.Path, img.Path)
+		}
+		err = h.edit("merge a bitmap", img.Path, func(p *picture) {
+			p.bitmaps = strings.Replace(strings.Replace(p.bitmaps, name+"+,", name+",", 1), name+",", name+"+,", 1)
+		})
+		if err != nil {
+			return err
+		}
+		return h.sync("the bitmap", img.Path)
+	})
+}
+
+// bitmapIn says whether an image has a bitmap. One that another was merged into has a + behind its name.
+func bitmapIn(p picture, name string) bool {
+	return strings.Contains(p.bitmaps, name+",") || strings.Contains(p.bitmaps, name+"+,")
+}
+
+func (m memImages) Rebase(ctx context.Context, w work, img qemuimg.Image, backing, format string) error {
+	return m.by(ctx, w, "qemu-img rebase", func(h *hand) error {
+		return h.edit("write the header", img.Path, func(p *picture) { p.backing, p.backingFormat = backing, format })
+	})
+}
+
+func (m memImages) Commit(ctx context.Context, w work, img qemuimg.Image) error {
+	_, top, err := m.see(img.Path)
+	if err != nil {
+		return err
+	}
+	return m.by(ctx, w, "qemu-img commit", func(h *hand) error {
+		for part, value := range top.data {
+			if value == 0 {
+				continue
+			}
+			if m.world.full(part) {
+				return code.Errorf(code.NoSpaceLeftOnDomain, "the file system is full")
+			}
+			err := h.edit("commit "+strconv.Itoa(part), img.Backing[0].Path, func(p *picture) { p.data[part] = value })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (m memImages) Amend(ctx context.Context, w work, img qemuimg.Image, compat string) error {
 	return m.by(ctx, w, "qemu-img amend", func(h *hand) error {
 		if err := h.edit("amend", img.Path, func(p *picture) { p.compat = compat }); err != nil {
@@ -236,7 +293,24 @@ func (m memImages) fill(ctx context.Context, w work, what, name string, capacity
 }
 
 func (m memImages) Allocate(ctx context.Context, w work, img qemuimg.Image, capacity int64, last *copy.FillState) error {
-	return m.fill(ctx, w, "allocate", img.Path, capacity, last, func(p *picture, part int) { p.room[part] = true })
+	return m.fill(ctx, w, "allocate", img.Path, capacity, last, func(p *picture, part int) {
+		p.room[part] = true
+		p.capacity = max(p.capacity, capacity*int64(part+1)/parts)
+	})
+}
+
+func (m memImages) Grow(ctx context.Context, w work, img qemuimg.Image, capacity int64) error {
+	return m.resize(ctx, w, img, "grow", capacity)
+}
+
+func (m memImages) Shrink(ctx context.Context, w work, img qemuimg.Image, capacity int64) error {
+	return m.resize(ctx, w, img, "shrink", capacity)
+}
+
+func (m memImages) resize(ctx context.Context, w work, img qemuimg.Image, what string, capacity int64) error {
+	return m.by(ctx, w, "qemu-img resize", func(h *hand) error {
+		return h.edit(what+" the image", img.Path, func(p *picture) { p.capacity = capacity })
+	})
 }
 
 func (m memImages) Zero(ctx context.Context, w work, name string, last *copy.FillState) error {

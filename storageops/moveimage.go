@@ -83,7 +83,7 @@ func (st *Storage) planMove(id string, raw json.RawMessage) (*tasks.Plan, error)
 
 // moves makes of a copy a move: the source goes to the trash at last.
 func (c *chain) moves(plan *tasks.Plan) {
-	x := &deletion{c.st, c.task, c.sourceImage(), false}
+	x := &deletion{st: c.st, task: c.task, Domain: c.source, Image: c.image}
 	plan.Success = "moved to " + c.destImage().String()
 	plan.Locks = c.locks(imageExclusive(c.source, c.image))
 	plan.Steps[0] = c.checkStep(true, c.movable)

@@ -334,10 +334,12 @@ func TestDomainLimit(t *testing.T) {
 	h.finish()
 }
 
-func (h *pausable) call(name string, params map[string]any) (any, error) {
+func (h *host) call(name string, params map[string]any) (any, error) {
 	h.t.Helper()
 	raw, err := json.Marshal(params)
-	h.must(err)
+	if err != nil {
+		h.t.Fatal(err)
+	}
 	for _, c := range h.storage.Calls() {
 		if c.Name == name {
 			return c.Answer(h.t.Context(), raw)

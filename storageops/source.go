@@ -30,15 +30,21 @@ func (st *Storage) volumeSource(ctx context.Context, w work, v volumeRef) (from,
 	if meta.Legality == domain.Illegal {
 		return from{}, meta, code.Errorf(code.PrepareIllegalVolume, "%s is ILLEGAL: it was not completed or is being deleted; it cannot be used", v)
 	}
+	f, err := st.proven(ctx, w, d, v)
+	return f, meta, err
+}
+
+// proven is a volume with its chain, each file of which is what its metadata says.
+func (st *Storage) proven(ctx context.Context, w work, d storageDomain, v volumeRef) (f from, err error) {
 	chain, err := d.Chain(v.Image, v.Volume)
 	if err != nil {
-		return from{}, meta, err
+		return from{}, err
 	}
 	layers, err := st.soundLayers(ctx, w, d, v.Image, chain)
 	if err != nil {
-		return from{}, meta, err
+		return from{}, err
 	}
-	return sourceOf(layers), meta, nil
+	return sourceOf(layers), nil
 }
 
 // soundLayers proves of each volume of a chain that its file is what the metadata says, and returns the files, the leaf's first.

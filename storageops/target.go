@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -389,12 +390,16 @@ func changeParent(st *Storage, s *tasks.Scope, child volumeRef, to func(parentWa
 	if err := s.Plan(&p); err != nil || p.Volume == "" {
 		return err
 	}
-	d, err := st.domains.Get(child.Domain)
+	return p.change(st, child.Domain, child.Image, to(p))
+}
+
+func (p parentWas) change(st *Storage, domainID, image, volType string) error {
+	d, err := st.domains.Get(domainID)
 	if err != nil {
 		return err
 	}
-	return d.UpdateVolumeMeta(child.Image, p.Volume, func(m *domain.VolumeMeta) error {
-		m.VolType = to(p)
+	return d.UpdateVolumeMeta(image, p.Volume, func(m *domain.VolumeMeta) error {
+		m.VolType = volType
 		return nil
 	})
 }
@@ -431,12 +436,14 @@ func (t *target) unused(_ context.Context, _ *tasks.Scope, raw json.RawMessage) 
 	return nil
 }
 
-// notUsed refuses a volume on which others depend: a child (204), or an image derived from it as a template (223).
-func notUsed(d storageDomain, v volumeRef) error {
+// notUsed refuses a volume on which others depend: a child (204) that is none of besides, or an image derived from it as a template
+// (223).
+func notUsed(d storageDomain, v volumeRef, besides ...string) error {
 	children, err := d.Children(v.Image, v.Volume)
 	if err != nil {
 		return err
 	}
+	children = slices.DeleteFunc(children, func(child string) bool { return slices.Contains(besides, child) })
 	if len(children) > 0 {
 		return code.Errorf(code.VolumeImageHasChild, "%s has the child volume %s", v, children[0])
 	}

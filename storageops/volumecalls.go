@@ -285,8 +285,9 @@ func legalChain(d *domain.Domain, image, leaf string, illegal bool) (string, err
 	if err != nil {
 		return "", err
 	}
-	for _, link := range chain {
-		if link.Meta.Legality == domain.Illegal && !illegal {
+	for i, link := range chain {
+		through := i > 0 && link.Meta.Merging // as the volume above always has read it
+		if link.Meta.Legality == domain.Illegal && !through && !illegal {
 			return "", code.Errorf(code.PrepareIllegalVolume, "volume %s of image %s is ILLEGAL: it was not completed, or is being deleted", link.Volume, image)
 		}
 	}

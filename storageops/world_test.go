@@ -97,6 +97,9 @@ func (w *world) Seen() string {
 		}
 		switch data := n.data.(type) {
 		case domain.VolumeMeta:
+			if data.Merging {
+				data.Legality += " merging"
+			}
 			line = fmt.Sprintf("%s %s %s cap=%d %s %s %s %s seq=%d gen=%d %q", line, data.Legality, data.VolType, data.Capacity, data.Type,
 				data.Format, data.PUUID, data.Image, data.Sequence, data.Generation, data.Description)
 		case picture:
@@ -137,7 +140,7 @@ func inTrash(name string) (line string, ours bool) {
 	return path.Join(id, rest), true
 }
 
-// Published are the volumes that are LEGAL, with their content: that is what says that they are whole.
+// Published are the volumes that are LEGAL, with what a guest reads of their own: that is what says that they are whole.
 func (w *world) Published() []string {
 	var out []string
 	w.see("/", func(name string, _ inode, n *node) {
@@ -150,10 +153,22 @@ func (w *world) Published() []string {
 		}
 		// Metadata alone is no volume: a crash between the two names of one that is moved may leave it, until the task goes on.
 		if _, data := w.disk.lookup(strings.TrimSuffix(name, metaSuffix)); data != nil {
-			out = append(out, fmt.Sprintf("%s is LEGAL and holds %v", name, data.data))
+			out = append(out, fmt.Sprintf("%s is LEGAL and holds %s", name, readable(m, data.data)))
 		}
 	})
 	return out
+}
+
+// readable is what a guest reads of a volume's file alone. How long the file is makes no difference, unless it is too short.
+func readable(m domain.VolumeMeta, data any) string {
+	p, ok := data.(picture)
+	switch {
+	case !ok:
+		return fmt.Sprint(data)
+	case p.capacity < m.Capacity:
+		return fmt.Sprintf("%s %s, cut short", p.backing, fmt.Sprint(p.data))
+	}
+	return fmt.Sprintf("%s %s", p.backing, fmt.Sprint(p.data))
 }
 
 func (w *world) see(dir string, f func(name string, ino inode, n *node)) {
@@ -265,20 +280,9 @@ func (w *world) addDomain(id string, volumes []furniture) memDomain {
 // addVolumes puts volumes into a domain.
 func (w *world) addVolumes(id string, volumes []furniture) memDomain {
 	d := memDomain{&hand{disk: w.disk, gate: open}, w, id}
-	must := func(_ bool, err error) {
-		if err != nil {
-			panic(err)
-		}
-	}
-	furnish(volumes, func(img, vol string, v domain.VolumeMeta, p picture) {
+	furnish(volumes, func(_, vol string, v domain.VolumeMeta, p picture) {
 		v.Domain = id
-		must(d.CreateImageDir(img))
-		must(false, d.replace("", d.file(img, vol), p))
-		if w.shared {
-			must(false, d.replace("", d.file(img, vol)+leaseSuffix, sdID+":"+vol))
-		}
-		must(false, d.SetMode(img, vol))
-		must(false, d.WriteVolumeMeta(img, vol, v))
+		d.given(vol, v, p)
 	})
 	return d
 }
@@ -344,4 +348,36 @@ func markedWorld() prove.World {
 		panic(err)
 	}
 	return w
+}
+
+// given puts a volume in place.
+func (m memDomain) given(vol string, v domain.VolumeMeta, p picture) {
+	_, err := m.CreateImageDir(v.Image)
+	for _, do := range []func() error{
+		func() error { return m.replace("", m.file(v.Image, vol), p) },
+		func() error {
+			if !m.world.shared {
+				return nil
+			}
+			return m.replace("", m.file(v.Image, vol)+leaseSuffix, sdID+":"+vol)
+		},
+		func() error { return m.SetMode(v.Image, vol) },
+		func() error { return m.WriteVolumeMeta(v.Image, vol, v) },
+	} {
+		if err == nil {
+			err = do()
+		}
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// newWorldWith is newWorld with more in it.
+func newWorldWith(add func(d memDomain)) func() prove.World {
+	return func() prove.World {
+		w := newWorld().(*world)
+		add(memDomain{&hand{disk: w.disk, gate: open}, w, sdID})
+		return &world{disk: w.disk.clone()}
+	}
 }

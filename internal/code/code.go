@@ -42,12 +42,14 @@ const (
 	VolumeMetadataWrite   Code = 208
 	VolumeAccess          Code = 209
 	VolumeAlreadyExists   Code = 212
+	VolumeNonWritable     Code = 213
 	CannotDeleteVolume    Code = 222
 	CannotDeleteShared    Code = 223
 	VolumeCopy            Code = 225
 	CreateIllegalSnapshot Code = 226
 	PrepareIllegalVolume  Code = 227
 	IncorrectType         Code = 231
+	VolumeResize          Code = 232
 	InvalidVolumeUpdate   Code = 235
 	ImageIsNotLegalChain  Code = 262
 	ImageDelete           Code = 256

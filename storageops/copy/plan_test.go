@@ -195,16 +195,3 @@ func TestPlanOfALargeImage(t *testing.T) {
 		t.Fatalf("%d slices of %d bytes", n, plan.Data)
 	}
 }
-
-func TestPercent(t *testing.T) {
-	var got []float64
-	p := &percent{report: func(part float64) { got = append(got, part) }}
-	for _, s := range []string{"    (0.00/100%)\r    (12.", "50/100%)\r", "", "noise", "    (99.00/100%)\r    (100.00/100%)\r"} {
-		if n, err := p.Write([]byte(s)); n != len(s) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	if want := []float64{0, 0.125, 1}; !reflect.DeepEqual(got, want) {
-		t.Fatalf("%v", got)
-	}
-}

@@ -1,7 +1,6 @@
 package copy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -17,9 +16,6 @@ import (
 // coroutines is how many requests qemu-img has under way. With QEMU's default of 8 the start and the end of each slice, when
 // the queue is not full, are felt: at 16 the cost of 20 slices halves.
 const coroutines = 16
-
-// maxRate is the most bytes per second that QEMU takes for a limit.
-const maxRate = 1e15
 
 // copySlices copies by qemu-img, slice by slice. While one slice is copied the sync and the checkpoint of the one before it
 // are under way, and the process of the one after it is started and waits; see sliceWorker. That one was cut and started with
@@ -155,7 +151,7 @@ func (r *run) start(ctx, broken context.Context, plan Plan, from int64) (*sliceW
 	}
 	before, _ := plan.upTo(s.Start)
 	last := s.End >= plan.Virtual
-	progress := &percent{report: func(part float64) {
+	progress := &qemuimg.Percent{Report: func(part float64) {
 		r.env.Progress(before+int64(part*float64(s.Data)), plan.Data)
 	}}
 	w, err := r.startConvert(ctx, broken, r.window(r.spec.source().Node(), s, last), r.window(r.destNode(), s, last), limit, progress)
@@ -165,7 +161,7 @@ func (r *run) start(ctx, broken context.Context, plan Plan, from int64) (*sliceW
 	return w, err
 }
 
-func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, limit int64, p *percent) (*sliceWorker, error) {
+func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, limit int64, p *qemuimg.Percent) (*sliceWorker, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -185,7 +181,7 @@ func (r *run) startConvert(ctx, broken context.Context, from, to qemuimg.Node, l
 		argv = append(argv, "--target-is-zero")
 	}
 	if limit > 0 {
-		argv = append(argv, "-r", strconv.FormatInt(min(limit, maxRate), 10))
+		argv = append(argv, "-r", strconv.FormatInt(min(limit, qemuimg.MaxRate), 10))
 	}
 	spec := proc.Spec{Argv: append(argv, from.Argument(), to.Argument()), Files: []*os.File{wait}, IdleIO: true}
 	if p != nil {
@@ -245,27 +241,6 @@ func (s *sliceWorker) kill() {
 	_ = s.w.Wait() // killed: how it ended is known
 	s.detach()
 	s.once.Do(func() { s.gate.Close() })
-}
-
-// percent finds the progress in what qemu-img -p prints: "    (12.01/100%)\r".
-type percent struct {
-	report func(part float64)
-	rest   []byte
-}
-
-func (p *percent) Write(b []byte) (int, error) {
-	p.rest = append(p.rest, b...)
-	end := bytes.LastIndex(p.rest, []byte("/100%)"))
-	if end < 0 {
-		return len(b), nil
-	}
-	if begin := bytes.LastIndexByte(p.rest[:end], '('); begin >= 0 {
-		if v, err := strconv.ParseFloat(string(p.rest[begin+1:end]), 64); err == nil && v >= 0 && v <= 100 {
-			p.report(v / 100)
-		}
-	}
-	p.rest = append(p.rest[:0], p.rest[end+len("/100%)"):]...)
-	return len(b), nil
 }
 
 var errUsage = errors.New("wrong arguments")

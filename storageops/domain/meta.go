@@ -34,6 +34,8 @@ const (
 	MaxGeneration  = 999 // then 0 again
 	MaxSequence    = 1<<32 - 1
 
+	mergingKey = "MERGING"
+
 	maxCTime = 253402300799 // the last second of the year 9999
 )
 
@@ -52,6 +54,9 @@ type VolumeMeta struct {
 	Sequence    int64     // SEQ: 0…MaxSequence
 	Type        string    // TYPE: SPARSE, PREALLOCATED, in old ones UNKNOWN
 	VolType     string    // VOLTYPE: LEAF, INTERNAL, SHARED
+	// Merging (MERGING=1, ours; there is no such key otherwise) says why a volume is ILLEGAL: its child was being merged into it. What it
+	// holds itself is of no use until that is completed; through the child a guest reads what it always has.
+	Merging bool
 
 	Unknown map[string]string // keys that are none of the above; written back as they are
 }
@@ -82,6 +87,9 @@ func ParseVolumeMeta(data []byte) (VolumeMeta, error) {
 		Generation:  int(p.optional("GEN", MaxGeneration)),
 		Sequence:    p.optional("SEQ", MaxSequence),
 	}
+	merging, marked := keys[mergingKey]
+	m.Merging = marked && merging == "1"
+	delete(keys, mergingKey)
 	if _, old := keys["CAP"]; !old && p.has("SIZE") {
 		m.Capacity = p.number("SIZE", 1<<54-1) * 512
 	} else {
@@ -174,6 +182,9 @@ func (m VolumeMeta) Encode() ([]byte, error) {
 		"TYPE":        m.Type,
 		"VOLTYPE":     m.VolType,
 	})
+	if m.Merging {
+		keys[mergingKey] = "1"
+	}
 	lines, err := sortedLines(keys)
 	if err != nil {
 		return nil, err

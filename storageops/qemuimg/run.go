@@ -32,10 +32,16 @@ type Starter interface {
 //   - ctx ended while it ran: its cause, after the worker is gone.
 //   - it failed: an error that wraps *proc.ExitError.
 func run(ctx context.Context, st Starter, limits proc.Limits, stdout io.Writer, args ...string) error {
+	return start(ctx, st, proc.Spec{Stdout: stdout, Limits: limits}, args...)
+}
+
+// start is run with what else the worker gets.
+func start(ctx context.Context, st Starter, spec proc.Spec, args ...string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	w, err := st.Start(ctx, proc.Spec{Argv: append([]string{Program}, args...), Stdout: stdout, IdleIO: true, Limits: limits})
+	spec.Argv, spec.IdleIO = append([]string{Program}, args...), true
+	w, err := st.Start(ctx, spec)
 	if err != nil {
 		return code.Or(code.General, err, "qemu-img cannot be started")
 	}

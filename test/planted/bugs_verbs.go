@@ -140,7 +140,7 @@ func verbBugs() []bug {
 			why:  "the engine gets its volume back, full of zeros",
 			file: "storageops/delete.go", by: verbs,
 			edits: []edit{{`	if x.wipe {
-		return code.Errorf(code.NotRevertible,`, `	if x.wipe && x.Volume == "" {
+		return code.Errorf(code.NotRevertible,`, `	if x.wipe && x.volumes == nil {
 		return code.Errorf(code.NotRevertible,`}},
 		},
 		{

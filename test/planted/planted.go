@@ -53,7 +53,7 @@ func (c catcher) test(n string) catcher   { c.run = "^(" + n + ")$"; return c }
 
 // table is all bugs, in the order in which they are planted.
 func table() []bug {
-	return slices.Concat(engineBugs(), runBugs(), requestBugs(), serviceBugs(), schedulerBugs(), startBugs(), storeBugs(), verbBugs(), chainBugs(), jobBugs(), vmBugs(), workerBugs(), wireBugs())
+	return slices.Concat(engineBugs(), runBugs(), requestBugs(), serviceBugs(), schedulerBugs(), startBugs(), storeBugs(), verbBugs(), chainBugs(), jobBugs(), mergeBugs(), vmBugs(), workerBugs(), wireBugs())
 }
 
 func main() {
