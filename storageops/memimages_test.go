@@ -119,7 +119,7 @@ func (m memImages) Verify(_ context.Context, _ work, img qemuimg.Image, want qem
 func (m memImages) Info(_ context.Context, _ work, img qemuimg.Image) (info qemuimg.Info, err error) {
 	_, p, err := m.see(img.Path)
 	info.Compat = cmp.Or(p.compat, qemuimg.Compat11)
-	info.VirtualSize = p.capacity
+	info.VirtualSize, info.Backing = p.capacity, p.backing
 	name := ""
 	for _, c := range p.bitmaps {
 		if c != ',' {
