@@ -101,10 +101,13 @@ func (b *bars) update(t wire.Task) {
 		one = &bar{}
 		b.byTask[t.ID] = one
 	}
-	one.task = t
-	b.widen(cells(t)...)
+	leaves := final(t) && b.table // what its row would be must not widen the others
+	if !leaves {
+		one.task = t
+		b.widen(cells(t)...)
+	}
 	b.mu.Unlock()
-	if one.Bar == nil && (!final(t) || !b.table) {
+	if one.Bar == nil && !leaves {
 		style := mpb.BarStyle().Lbound("[").Filler("#").Tip("").Padding("-").Rbound("]")
 		one.Bar = b.row(style, func() (string, string) { return b.columns(cells(one.task)...), after(one.task) })
 	}
