@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,7 +37,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == copy.WorkerCommand {
 		os.Exit(copy.WorkerMain(os.Args[2:]))
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if furnishedDir != "" {
+		os.RemoveAll(furnishedDir)
+	}
+	os.Exit(status)
 }
 
 const (
@@ -82,6 +88,28 @@ func newHostInMemory(t *testing.T) *host {
 
 func newHostIn(t *testing.T, dir string) *host {
 	t.Helper()
+	h := &host{t: t, dir: dir, store: tasktest.NewMemStore()}
+	h.run("cp", "-a", "--sparse=always", filepath.Join(furnished(t), "root"), dir)
+	return h.open()
+}
+
+var (
+	furnishing   sync.Mutex
+	furnishedDir string // guarded by furnishing
+)
+
+// furnished is the directory of a host that all others are copies of.
+func furnished(t *testing.T) string {
+	t.Helper()
+	furnishing.Lock()
+	defer furnishing.Unlock()
+	if furnishedDir != "" {
+		return furnishedDir
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "storageops-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	h := (&host{t: t, dir: dir, store: tasktest.NewMemStore()}).open()
 	if _, err := h.domains.Create(domain.CreateSpec{UUID: sd, Path: h.root(), Name: "test", Type: domain.TypeLocalFS, Class: "Data", Version: 5}); err != nil {
 		t.Fatal(err)
@@ -93,7 +121,9 @@ func newHostIn(t *testing.T, dir string) *host {
 	for _, bitmap := range []string{"-first", "second"} {
 		h.run("qemu-img", "bitmap", "--add", "-f", "qcow2", "--", h.path("images", imgB, volOld), bitmap)
 	}
-	return h
+	h.close()
+	furnishedDir = dir
+	return dir
 }
 
 func (h *host) root() string { return filepath.Join(h.dir, "root") }
@@ -291,9 +321,41 @@ func (h *host) tree() string {
 	return b.String()
 }
 
-// guest is a volume's format, a hash of what a guest would read of it up to the last byte that is not zero, its size, and a hash of
-// where in its chain each part of it is; then its version and its bitmaps.
+// guests are what was found of volumes, by their content and that of all that may be below them: most of what a tree shows has not
+// changed since the last one.
+var guests sync.Map
+
+var guestSeed = maphash.MakeSeed()
+
+// guest is what look says of a volume, which is not looked at twice.
 func (h *host) guest(path string) string {
+	h.t.Helper()
+	var hash maphash.Hash
+	hash.SetSeed(guestSeed)
+	hash.WriteString(filepath.Base(path))
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(path), f.Name()))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		fmt.Fprintf(&hash, "/%s %d ", f.Name(), len(text))
+		hash.Write(text)
+	}
+	if what, found := guests.Load(hash.Sum64()); found {
+		return what.(string)
+	}
+	what := h.look(path)
+	guests.Store(hash.Sum64(), what)
+	return what
+}
+
+// look is a volume's format, a hash of what a guest would read of it up to the last byte that is not zero, its size, and a hash of
+// where in its chain each part of it is; then its version and its bitmaps.
+func (h *host) look(path string) string {
 	h.t.Helper()
 	meta, err := os.ReadFile(path + ".meta")
 	if err != nil {

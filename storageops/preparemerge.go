@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/access"
+	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/param"
 	"vdsm-agent/storageops/copy"
 	"vdsm-agent/storageops/domain"
@@ -165,6 +166,13 @@ func (g *grower) back(ctx context.Context, s *tasks.Scope) error {
 	p, err := g.found(s)
 	if err != nil || p.To <= p.Length {
 		return err
+	}
+	_, m, err := g.st.readable(g.volumeRef)
+	if err != nil {
+		return err
+	}
+	if m.Capacity > p.Capacity { // its undo failed
+		return code.Errorf(code.VolumeMetadataWrite, "%s stays as long as its metadata says that it is", g.volumeRef)
 	}
 	img := p.File.image()
 	if err := g.st.images.Shrink(ctx, s, img, p.Length); err != nil {
