@@ -85,10 +85,6 @@ type volumeRef struct {
 	Domain, Image, Volume string
 }
 
-func imageRef(domain, image param.UUID) volumeRef {
-	return volumeRef{Domain: string(domain), Image: string(image)}
-}
-
 func (v volumeRef) String() string {
 	if v.Volume == "" {
 		return "image " + v.Image + " (domain " + v.Domain + ")"

@@ -22,7 +22,7 @@ type verdict struct {
 }
 
 // limit is the time that a catcher has. One that is not through by then has not caught anything.
-const limit = 2 * time.Minute
+const limit = 5 * time.Minute
 
 func (c catcher) String() string {
 	s := "./" + c.pkg + " " + c.run
