@@ -69,7 +69,7 @@ type Lease struct {
 //   - Somebody else has it: a *BusyError. That may be another open file of the same process.
 //   - What is there is no regular file: 371.
 func Take(dir *os.Root, name string, h Holder) (*Lease, error) {
-	for {
+	for try := 1; ; try++ {
 		f, err := open(dir, name, os.O_CREATE)
 		if err != nil {
 			return nil, err
@@ -79,6 +79,9 @@ func Take(dir *os.Root, name string, h Holder) (*Lease, error) {
 			busy := &BusyError{Holder: read(f), Pids: holders(f)}
 			busy.Ours = busy.Holder.Agent == h.Agent
 			f.Close()
+			if busy.Ours && len(busy.Pids) == 0 && try < unseen {
+				continue
+			}
 			return nil, busy
 		case err != nil:
 			f.Close()
@@ -152,6 +155,10 @@ func isNamed(dir *os.Root, name string, f *os.File) (bool, error) {
 	}
 	return os.SameFile(held, now), nil
 }
+
+// unseen is how often a lock of this agent's that no process holds is tried again. The kernel lets a process that starts another one go
+// on before that has closed the descriptors that it is not to have, so give may return a moment too early.
+const unseen = 50
 
 func lock(f *os.File) error {
 	whole := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
