@@ -36,6 +36,7 @@ func TestDrain(t *testing.T) {
 		if err := b.Revert(t.Context(), done, "alice"); err != nil {
 			t.Error(err)
 		}
+		b.ended(done)
 		b.stopTask(id)
 		b.expect(b.ended(id), tasks.Recovered, code.TaskAborted)
 		b.Undrain("alice")
