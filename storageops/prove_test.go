@@ -116,5 +116,5 @@ func jobCases() []prove.Case {
 
 // TestProve stops, crashes and fails every verb; see package prove.
 func TestProve(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "storageops", Golden: "testdata/points.golden", Sample: 1, Second: 8, Cases: proofCases()})
+	prove.Run(t, prove.Config{Package: "storageops", Golden: "testdata/points.golden", Sample: 10000, Second: 8, Cases: proofCases()})
 }
