@@ -36,14 +36,8 @@ func mergeBugs() []bug {
 			name: "a merge that was prepared and stopped leaves the base's file long",
 			why:  "what the task has changed is not as if it had never been submitted",
 			file: "storageops/preparemerge.go", by: verbs.seeded("storageops/prepare a merge into raw/a:stop@10"),
-			edits: []edit{{`	if err != nil || p.To <= p.Length {
-		return err
-	}
-	img := p.File.image()
-`, `	if err != nil || p.To >= p.Length {
-		return err
-	}
-	img := p.File.image()
+			edits: []edit{{`	if err := g.st.images.Shrink(ctx, s, img, p.Length); err != nil {
+`, `	if err := g.st.images.Shrink(ctx, s, img, p.To); err != nil {
 `}},
 		},
 		{
