@@ -83,7 +83,16 @@ func (c *chain) target(p links, i int) *target {
 	return &target{
 		st: c.st, task: c.task, volumeRef: volumeRef{c.dest, c.image, l.Volume}, format: l.Format, allocation: l.Allocation, desc: l.Desc,
 		sequence: l.Sequence, internal: i < len(p.Volumes)-1, from: c.source, postZero: c.postZero, bitmaps: true, old: l.Was != nil,
+		whole: p.data(),
 	}
+}
+
+// data is how many bytes the volumes hold, about.
+func (p links) data() (sum int64) {
+	for _, l := range p.Volumes {
+		sum += l.Measured
+	}
+	return sum
 }
 
 // each does the same to all volumes of the plan, base first.

@@ -149,6 +149,7 @@ func (t *target) copySpec(w work, m made) (copy.Spec, error) {
 		Source:   copy.Source{Path: m.Source.Path, Format: m.Source.Format, Backing: m.Source.Backing},
 		Dest:     copy.Dest{Path: path, Format: imageFormat(t.format), New: !t.old, Preallocated: t.allocation == domain.Preallocated && t.format == domain.FormatRaw},
 		Capacity: m.Capacity,
+		Whole:    t.whole,
 		Bitmaps:  t.bitmaps && t.format == domain.FormatCOW && m.Source.Format == qemuimg.QCOW2,
 		Recreate: func(ctx context.Context) error {
 			if err := t.makeFile(ctx, w, m); err != nil {

@@ -62,6 +62,7 @@ type target struct {
 	from       string // the domain that its data comes from; "" = none
 	bitmaps    bool   // those of its source are copied too
 	old        bool   // it was there before the task, and may hold data
+	whole      int64  // bytes of data in all copies of the task; 0 = this is the only one
 	postZero   bool   // what the task puts into the trash is wiped before it is unlinked
 }
 

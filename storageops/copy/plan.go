@@ -1,6 +1,7 @@
 package copy
 
 import (
+	"cmp"
 	"context"
 	"sort"
 
@@ -43,7 +44,7 @@ type Plan struct {
 // MakePlan looks through the source once. blank says that the destination needs no zeros written. The same source gives the
 // same plan.
 func MakePlan(ctx context.Context, st qemuimg.Starter, spec Spec, blank bool) (Plan, error) {
-	p := planner{floor: spec.minSlice(), size: min(minPiece, spec.minSlice()), zeros: !blank || len(spec.Dest.Backing) > 0 && !spec.overlay(), held: spec.overlay()}
+	p := planner{floor: spec.minSlice(), size: min(minPiece, cmp.Or(spec.floor, minSlice)), zeros: !blank || len(spec.Dest.Backing) > 0 && !spec.overlay(), held: spec.overlay()}
 	img := spec.source()
 	if p.held {
 		img = img.Alone() // what only a layer below holds is then not present

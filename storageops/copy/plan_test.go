@@ -195,3 +195,12 @@ func TestPlanOfALargeImage(t *testing.T) {
 		t.Fatalf("%d slices of %d bytes", n, plan.Data)
 	}
 }
+
+// TestWhole: what is copied with others is cut in slices of the size that all of it would have.
+func TestWhole(t *testing.T) {
+	for whole, want := range map[int64]int64{0: minSlice, 1 << 30: minSlice, 4 << 30: (4 << 30) / sliceShare, 1 << 40: maxSlice} {
+		if got := (&Spec{Whole: whole}).minSlice(); got != want {
+			t.Errorf("of %d bytes a slice has %d, want %d", whole, got, want)
+		}
+	}
+}

@@ -50,7 +50,9 @@ type Spec struct {
 	Source   Source
 	Dest     Dest
 	Capacity int64 // bytes; the virtual size of the destination, and the length of a raw one in the end
-	Bitmaps  bool  // copy the source's persistent bitmaps too, but not those that are inconsistent; qcow2 to qcow2 only
+	// Whole is the data of all copies that are made with this one, in bytes: slices are a share of it. 0: of this copy's own data.
+	Whole   int64
+	Bitmaps bool // copy the source's persistent bitmaps too, but not those that are inconsistent; qcow2 to qcow2 only
 	// Recreate makes the destination anew, as if just created for this copy, in its old place. It is called when a copy has
 	// to start over, and is idempotent. nil: such a copy fails instead.
 	Recreate func(ctx context.Context) error
@@ -59,13 +61,8 @@ type Spec struct {
 	span  time.Duration // in place of limitedTime, for tests
 }
 
-// minSlice is the least data in a slice.
-func (s *Spec) minSlice() int64 {
-	if s.floor > 0 {
-		return s.floor
-	}
-	return minSlice
-}
+// minSlice is the least data in a slice, if there is more of it.
+func (s *Spec) minSlice() int64 { return sliceLimit(s.Whole, cmp.Or(s.floor, minSlice)) }
 
 // limitedTime is how long a slice takes when there is a limit.
 func (s *Spec) limitedTime() time.Duration { return cmp.Or(s.span, limitedTime) }
