@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,7 @@ type Config struct {
 }
 
 // Run proves the cases. The environment says how much: PROVE=all runs every stop, crash and failure at every point, and pairs of
-// them (Config.Second); PROVE=everything runs all pairs; without it an evenly spread sample of Config.Sample runs.
+// them (Config.Second); PROVE=everything runs all pairs; a number is that of an evenly spread sample, without one it is Config.Sample.
 // PROVE_SEED runs that one case, with its trace.
 func Run(t *testing.T, c Config) {
 	if text := os.Getenv("PROVE_SEED"); text != "" {
@@ -31,10 +32,17 @@ func Run(t *testing.T, c Config) {
 	}
 	much := os.Getenv("PROVE")
 	all := much == "all" || much == "everything"
+	if much != "" && !all {
+		n, err := strconv.Atoi(much)
+		if err != nil || n <= 0 {
+			t.Fatalf("PROVE is %q: it is all, everything or the number of cases", much)
+		}
+		c.Sample = n
+	}
 	g := &golden{path: c.Golden}
 	var proven, found atomic.Int64
 	subjects := c.subjects(t)
-	budget := c.Sample / max(1, len(subjects)*len(scripts))
+	budget := max(1, c.Sample/max(1, len(subjects)*len(scripts)))
 	t.Run("cases", func(t *testing.T) {
 		for i, s := range subjects {
 			t.Run(s.Name, func(t *testing.T) {
