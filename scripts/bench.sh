@@ -22,6 +22,9 @@ echo "== a chain of three volumes, and a copy whose daemon is killed"
 go run ./test/chainbench bin/vdsm-agentd "$dir"
 rm -r "$dir/chain"
 echo
+echo "== storage verbs that move no data"
+go run ./test/domainbench bin/vdsm-agentd bin/vdsm-agentctl "$dir"
+echo
 echo "== copies with a limit: how much of it is used, goal 0.8 to 1.05"
 go run ./storageops/copy/copybench -dir "$dir" -data 512 -limit 32
 echo

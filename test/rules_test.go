@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"test/benchkit":                       {"rpc/client"},
 	"test/chainbench":                     {"rpc/wire", "test/benchkit"},
 	"test/daemonbench":                    {"rpc/wire", "test/benchkit"},
+	"test/domainbench":                    {"test/benchkit"},
 	"test/enginebench":                    {"tasks", "tasks/store", "tasks/tasktest/mock", "rpc/client", "test/benchkit"},
 	"test/manybench":                      {"tasks/store", "rpc/wire", "test/benchkit"},
 	"test/planted":                        {},

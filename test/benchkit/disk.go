@@ -3,6 +3,7 @@ package benchkit
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"os"
 
@@ -18,14 +19,10 @@ func (d *Daemon) Import(ctx context.Context, path string, mib int64) (Volume, er
 	if err := makeDisk(path, mib); err != nil {
 		return v, err
 	}
-	var task string
-	err := d.Call(ctx, "Volume.import", map[string]any{
+	_, err := d.Task(ctx, "Volume.import", map[string]any{
 		"storagedomainID": d.Domain, "imageID": v.Image, "volumeID": v.ID, "path": path, "format": "raw",
-	}, &task)
-	if err != nil {
-		return v, err
-	}
-	return v, d.Call(ctx, "Task.wait", map[string]any{"taskID": task}, nil)
+	})
+	return v, err
 }
 
 func makeDisk(path string, mib int64) error {
@@ -54,6 +51,26 @@ func (d *Daemon) Copy(ctx context.Context, v Volume, format string) (task string
 		"dstImgUUID": uuid.NewString(), "dstVolUUID": uuid.NewString(), "volFormat": format, "preallocate": "SPARSE",
 	}, &task)
 	return task, err
+}
+
+// Task submits a verb, waits for its end, and returns the task.
+func (d *Daemon) Task(ctx context.Context, verb string, params map[string]any) (task string, err error) {
+	if err := d.Call(ctx, verb, params, &task); err != nil {
+		return "", err
+	}
+	return task, d.Ended(ctx, task)
+}
+
+// Ended waits until a task has finished; one that ends in another way is an error.
+func (d *Daemon) Ended(ctx context.Context, task string) error {
+	var status struct{ TaskResult, Message string }
+	if err := d.Call(ctx, "Task.wait", map[string]string{"taskID": task}, &status); err != nil {
+		return err
+	}
+	if status.TaskResult != "success" {
+		return fmt.Errorf("task %s ended with %s: %s", task, status.TaskResult, status.Message)
+	}
+	return nil
 }
 
 // Clear clears a task that has ended, and waits until what it left was reclaimed, so that what comes next finds the disk

@@ -29,7 +29,7 @@ func (b *bench) killed(data int64) error {
 				return fmt.Errorf("the copy ended before it could be killed: %s", d.Message)
 			}
 		}
-		if err := errors.Join(b.Kill(), b.restart(), b.ended(task)); err != nil {
+		if err := errors.Join(b.Kill(), b.restart(), b.Ended(b.ctx, task)); err != nil {
 			return err
 		}
 		from, err := b.wentOnFrom()

@@ -76,27 +76,6 @@ func run(agentd, dir string, rounds int, data int64) (err error) {
 	return b.killed(data)
 }
 
-// task submits a verb, waits for its end, and returns the task.
-func (b *bench) task(verb string, params map[string]any) (task string, err error) {
-	params["storagepoolID"] = uuid.Nil.String()
-	if err := b.Call(b.ctx, verb, params, &task); err != nil {
-		return "", err
-	}
-	return task, b.ended(task)
-}
-
-// ended waits until a task has finished.
-func (b *bench) ended(task string) error {
-	var status struct{ TaskResult, Message string }
-	if err := b.Call(b.ctx, "Task.wait", map[string]string{"taskID": task}, &status); err != nil {
-		return err
-	}
-	if status.TaskResult != "success" {
-		return fmt.Errorf("task %s ended with %s: %s", task, status.TaskResult, status.Message)
-	}
-	return nil
-}
-
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, out)

@@ -21,7 +21,7 @@ func (b *bench) makeChain(data int64) error {
 	for i, format := range formats {
 		v := benchkit.Volume{Image: b.image, ID: uuid.NewString()}
 		params := map[string]any{
-			"storagedomainID": b.Domain, "imageID": b.image, "volumeID": v.ID, "size": strconv.FormatInt(b.capacity, 10),
+			"storagedomainID": b.Domain, "storagepoolID": uuid.Nil.String(), "imageID": b.image, "volumeID": v.ID, "size": strconv.FormatInt(b.capacity, 10),
 			"volFormat": map[string]string{"raw": "RAW", "qcow2": "COW"}[format], "preallocate": "SPARSE",
 		}
 		share, from := data/2, int64(0)
@@ -29,7 +29,7 @@ func (b *bench) makeChain(data int64) error {
 			params["srcVolUUID"] = b.volumes[i-1].ID
 			share, from = data/4, data/4*int64(i)
 		}
-		task, err := b.task("Volume.create", params)
+		task, err := b.Task(b.ctx, "Volume.create", params)
 		if err == nil {
 			err = b.Clear(b.ctx, task)
 		}
@@ -70,7 +70,7 @@ func (b *bench) move() (seconds float64, err error) {
 		return 0, err
 	}
 	begun := time.Now()
-	task, err := b.task("Image.move", map[string]any{"storagedomainID": b.Domain, "dstSdUUID": b.other, "imageID": b.image, "operation": "COPY"})
+	task, err := b.Task(b.ctx, "Image.move", map[string]any{"storagepoolID": uuid.Nil.String(), "storagedomainID": b.Domain, "dstSdUUID": b.other, "imageID": b.image, "operation": "COPY"})
 	seconds = time.Since(begun).Seconds()
 	if err != nil {
 		return 0, err
