@@ -148,7 +148,8 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 	}
 	p.vms = vmops.New(vmops.Options{
 		Libvirt: p.libvirt, Volumes: storage.VMVolumes(), Log: log,
-		Hold: func(what string, locks []tasks.Lock) (func(), error) { return p.engine.Hold(what, locks) },
+		Hold:  func(what string, locks []tasks.Lock) (func(), error) { return p.engine.Hold(what, locks) },
+		Tasks: func() vmops.Tasks { return p.engine },
 	})
 	verbs := verbs(storage, p.vms)
 	if c.Mock {

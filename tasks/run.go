@@ -330,7 +330,7 @@ func (t *task) stepFailed(ctx context.Context, i int, failure error) error {
 		return errShutdown
 	}
 	t.mu.Lock()
-	t.answered = t.plan().Steps[i].DecidedBy != "" // it was asked until it answered
+	t.answered = t.plan().Steps[i].asked() // until it answered
 	t.mu.Unlock()
 	if errors.Is(failure, errStopped) || errors.Is(context.Cause(ctx), errPaused) {
 		return nil // the state says what to do next

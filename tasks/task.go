@@ -38,7 +38,7 @@ type task struct {
 	cancel      context.CancelCauseFunc
 	workers     []Worker
 	claim       *claim
-	answered    bool // the program that decides the current step has answered
+	answered    bool // the program that the current step asks has answered
 	forced      bool // workers get SIGKILL without SIGTERM
 	stuckSince  time.Time
 	stuckWhy    string

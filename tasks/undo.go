@@ -25,7 +25,7 @@ func (t *task) abort() error {
 		if t.engine.ctx.Err() != nil {
 			return errShutdown
 		}
-		if err == nil {
+		if err == nil && t.state() != Aborting {
 			return nil // committing now
 		}
 	}
@@ -38,7 +38,7 @@ func (t *task) abort() error {
 func (t *task) mustAsk(i int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.plan().Steps[i].DecidedBy != "" && t.record().Steps[i].State == StepStarted && !t.answered
+	return t.plan().Steps[i].asked() && t.record().Steps[i].State == StepStarted && !t.answered
 }
 
 // undo takes the steps back, last first. Each one's end is recorded before the next begins, so a crash resumes the undo. One

@@ -153,11 +153,17 @@ type Step struct {
 	// DecidedBy names the program whose answer decides. After a stop Do goes on asserting the cancel until that program
 	// answers: nil means that it had finished, an error that it was cancelled.
 	DecidedBy string
+	// Asserted marks a step whose work goes on in another program, also without the agent, and decides nothing. After a stop, also one over a
+	// restart, its Do is called until it has returned, and it returns only when that work is gone.
+	Asserted bool
 	// AskGrace is how long Do may take to end by itself after a stop before its workers get SIGTERM.
 	AskGrace time.Duration
 	// Remainder says what the undo leaves of this step, "" for nothing. Asked when the undo has passed the step.
 	Remainder func(s *Scope) string
 }
+
+// asked says whether the step asks another program, and so must be told of a stop until it has got its answer.
+func (s *Step) asked() bool { return s.DecidedBy != "" || s.Asserted }
 
 // Worker is something outside the agent that works for a task and must be gone before the task is final.
 type Worker interface {

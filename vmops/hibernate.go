@@ -180,7 +180,7 @@ func (h *hibernation) save() tasks.Step {
 			j := &jobRun{
 				vms: h.vms, vm: h.vm, what: "the save",
 				begin: func(ctx context.Context) <-chan error { return h.vms.hv.Save(ctx, s, h.vm, f.Path) },
-				done:  h.saved,
+				done:  h.saved, fails: code.General,
 			}
 			return j.run(ctx, s)
 		},

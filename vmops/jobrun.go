@@ -9,15 +9,17 @@ import (
 	"vdsm-agent/vmops/virt"
 )
 
-// jobRun brings a job of libvirt on a whole machine to its end, or has it cancelled. It begins the job only if it neither is there nor has
+// jobRun brings a job of libvirt on a whole machine, or of QEMU on one of its disks, to its end, or has it cancelled. It begins the job only if it neither is there nor has
 // ended, so it takes up one that a former run of the agent began. A stop is asserted until libvirt shows no job and has answered the call
 // that began it: then nothing of it can begin any more.
 type jobRun struct {
 	vms   *VMs
 	vm    string
+	disk  string                                  // "" = a job on the whole machine
 	what  string                                  // "the save"
 	begin func(ctx context.Context) <-chan error  // asks for it; the channel gets the answer to that call
 	done  func(ctx context.Context) (bool, error) // whether it has succeeded, by what can be seen
+	fails code.Code                               // that of a job that has not, without a reason
 
 	call    <-chan error // of begin; nil = not called, or answered
 	called  bool
@@ -31,7 +33,7 @@ const (
 	assertEvery = 100 * time.Millisecond
 )
 
-// run returns nil if the job has succeeded, and an error only when it has not, will not, and is not there any more, or the agent shuts down.
+// run returns nil if the job has succeeded, or, of one that does not end by itself, is ready; and an error only when it has not, will not, and is not there any more, or the agent shuts down.
 func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 	wake, stop := j.vms.hv.Watch(j.vm)
 	defer stop()
@@ -69,7 +71,7 @@ func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 // look asks libvirt how it stands and does what follows. over: the job has come to an end, and err says which. What is not known is
 // asked again, however long that takes: the file of a save that may be under way must not be touched.
 func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over bool, err error) {
-	job, err := j.vms.hv.Job(ctx, j.vm)
+	job, err := j.job(ctx)
 	gone := code.Of(err) == code.NoSuchVM || virt.Invalid(err)
 	switch {
 	case err != nil && !gone:
@@ -81,7 +83,7 @@ func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over b
 		if stopped {
 			j.abort(ctx, s)
 		}
-		return false, nil
+		return job.Ready && !stopped, nil
 	case j.call != nil: // its job is not there yet, or not any more
 		return false, nil
 	}
@@ -101,15 +103,31 @@ func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over b
 		return true, code.Errorf(code.TaskAborted, "%s was cancelled", j.what)
 	case j.failure != nil && !virt.Unreachable(j.failure):
 		return true, j.failure
+	case j.called && j.failure == nil:
+		return true, code.Errorf(j.fails, "%s was begun and has ended without success; QEMU's log of machine %s may say why", j.what, j.vm)
 	}
 	j.failure, j.called, j.quiet = nil, true, 0
 	j.call = j.begin(ctx)
 	return false, nil
 }
 
+// job is how it stands.
+func (j *jobRun) job(ctx context.Context) (virt.Job, error) {
+	if j.disk != "" {
+		return j.vms.hv.BlockJob(ctx, j.vm, j.disk)
+	}
+	return j.vms.hv.Job(ctx, j.vm)
+}
+
 // abort asks libvirt to cancel. Whatever it answers, it is asked again as long as the job is there.
 func (j *jobRun) abort(ctx context.Context, s *tasks.Scope) {
-	if err := j.vms.hv.AbortJob(ctx, s, j.vm); err != nil && !virt.Invalid(err) {
+	cancel := j.vms.hv.AbortJob
+	if j.disk != "" {
+		cancel = func(ctx context.Context, s *tasks.Scope, vm string) error {
+			return j.vms.hv.AbortBlockJob(ctx, s, vm, j.disk)
+		}
+	}
+	if err := cancel(ctx, s, j.vm); err != nil && !virt.Invalid(err) {
 		s.Note("libvirt does not cancel " + j.what + ": " + err.Error())
 		s.Log().Warn().Err(err).Msgf("libvirt did not take the cancel of %s; it is asked again", j.what)
 	}

@@ -61,7 +61,7 @@ func (l memLibvirt) State(_ context.Context, vm string) (s virt.State, err error
 }
 
 func (l memLibvirt) XML(_ context.Context, vm string) (xml string, err error) {
-	err = l.with(vm, func(m *memMachine) error { xml = m.xml; return nil })
+	err = l.with(vm, func(m *memMachine) error { xml = l.xmlOf(m); return nil })
 	return xml, err
 }
 

@@ -57,3 +57,11 @@ type volumeParams struct {
 func (v volumeParams) id() storageops.VolumeID {
 	return storageops.VolumeID{Domain: string(v.Domain), Image: string(v.Image), Volume: string(v.Volume)}
 }
+
+// check refuses what names no volume. name is the parameter's.
+func (v volumeParams) check(name string) error {
+	if v.Domain.IsBlank() || v.Image.IsBlank() || v.Volume.IsBlank() {
+		return code.Errorf(code.InvalidParameter, "parameter %q needs domainID, imageID and volumeID, none of them zeros", name)
+	}
+	return nil
+}

@@ -98,7 +98,8 @@ func (a *agent) open() *agent {
 	next.libvirt = virt.Open(virt.Options{Socket: libvirtd.Socket, Log: log})
 	next.vms = vmops.New(vmops.Options{
 		Libvirt: next.libvirt, Volumes: storage.VMVolumes(), Log: log,
-		Hold: func(what string, locks []tasks.Lock) (func(), error) { return next.Hold(what, locks) },
+		Hold:  func(what string, locks []tasks.Lock) (func(), error) { return next.Hold(what, locks) },
+		Tasks: func() vmops.Tasks { return next.Engine },
 	})
 	next.Engine = tasks.New(tasks.Options{Store: next.store, Verbs: next.vms.Verbs(), Log: zerolog.Nop()})
 	must(a.t, next.Start(nil))

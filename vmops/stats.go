@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"strconv"
 	"time"
 
@@ -32,6 +33,7 @@ type Stats struct {
 	Hash    string                  `json:"hash,omitempty"` // another one when its devices are others
 	Disks   map[string]DiskStats    `json:"disks,omitempty"`
 	Network map[string]NetworkStats `json:"network,omitempty"`
+	Jobs    map[string]BlockJob     `json:"vmJobs,omitzero"` // by id: tasks that work on its disks; of one that is alive at least {}
 
 	ExitCode    *int   `json:"exitCode,omitempty"`
 	ExitMessage string `json:"exitMessage,omitempty"`
@@ -85,7 +87,7 @@ func (vms *VMs) getStats(ctx context.Context, raw json.RawMessage) (any, error) 
 		return nil, err
 	}
 	if err == nil && s.State.Alive() {
-		return []Stats{vms.stats(s)}, nil
+		return []Stats{vms.stats(s, vms.jobsOf())}, nil
 	}
 	if down, ok := vms.downStats(vm); ok {
 		return []Stats{down}, nil
@@ -101,10 +103,10 @@ func (vms *VMs) allStats(ctx context.Context, _ json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []Stats{}
+	out, jobs := []Stats{}, vms.jobsOf()
 	for _, s := range all {
 		if s.State.Alive() {
-			out = append(out, vms.stats(s))
+			out = append(out, vms.stats(s, jobs))
 		}
 	}
 	for _, vm := range vms.notAlive(all) {
@@ -135,7 +137,7 @@ func (vms *VMs) downStats(vm string) (Stats, bool) {
 }
 
 // stats are those of a machine that is alive.
-func (vms *VMs) stats(s virt.Stats) Stats {
+func (vms *VMs) stats(s virt.Stats, jobs map[string]map[string]BlockJob) Stats {
 	vms.mu.Lock()
 	defer vms.mu.Unlock()
 	m := vms.of(s.UUID)
@@ -144,8 +146,9 @@ func (vms *VMs) stats(s virt.Stats) Stats {
 	out := Stats{
 		VM: s.UUID, Status: statusOf(s.State, m), StatusTime: statusTime(), TimeOffset: "0", Name: s.Name, Type: "kvm",
 		Elapsed: strconv.FormatInt(int64(now.at.Sub(m.since).Seconds()), 10), Memory: "0", CPUTime: number(s.CPU.Total), Pause: "NOERR",
-		Disks: map[string]DiskStats{}, Network: map[string]NetworkStats{},
+		Disks: map[string]DiskStats{}, Network: map[string]NetworkStats{}, Jobs: map[string]BlockJob{},
 	}
+	maps.Copy(out.Jobs, jobs[s.UUID])
 	if s.State.Phase == virt.Paused && s.State.Reason == virt.ReasonIOError {
 		out.Pause = "EOTHER"
 	}

@@ -26,7 +26,16 @@ type Options struct {
 	Volumes storageops.VMVolumes
 	// Hold takes locks for what goes on after a verb was answered; see tasks.Engine.
 	Hold func(what string, locks []tasks.Lock) (release func(), err error)
-	Log  zerolog.Logger
+	// Tasks are the engine's, when there is one.
+	Tasks func() Tasks
+	Log   zerolog.Logger
+}
+
+// Tasks is what the verbs need of the task engine; *tasks.Engine says what each method promises.
+type Tasks interface {
+	List(f tasks.Filter) []tasks.Summary
+	Get(id string) (tasks.View, error)
+	Stop(id string, o tasks.StopOptions) error
 }
 
 // hypervisor is what the verbs need of libvirt; *virt.Client says what each answers.
@@ -52,6 +61,7 @@ type hypervisor interface {
 	Save(ctx context.Context, s *tasks.Scope, vm, file string) <-chan error
 	Job(ctx context.Context, vm string) (virt.Job, error)
 	AbortJob(ctx context.Context, s *tasks.Scope, vm string) error
+	blockJobs
 }
 
 // volumes is what they need of storage; storageops.VMVolumes says what each answers.
@@ -64,6 +74,7 @@ type volumes interface {
 	Read(v storageops.VolumeID, most int64) ([]byte, error)
 	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
 	Sync(s *tasks.Scope, v storageops.VolumeID) error
+	merges
 }
 
 // VMs are the machines of this host.
@@ -71,6 +82,7 @@ type VMs struct {
 	hv      hypervisor // nil = no libvirt
 	volumes volumes
 	hold    func(what string, locks []tasks.Lock) (release func(), err error)
+	tasks   func() Tasks
 	log     zerolog.Logger
 
 	ctx     context.Context //nolint:containedctx // ends with Close
@@ -84,7 +96,7 @@ type VMs struct {
 // New makes the verbs.
 func New(o Options) *VMs {
 	vms := newVMs(nil, o.Volumes, o.Log)
-	vms.hold = o.Hold
+	vms.hold, vms.tasks = o.Hold, o.Tasks
 	if o.Libvirt != nil {
 		vms.hv = scoped{o.Libvirt}
 		o.Libvirt.OnEnd(vms.ended)
@@ -105,7 +117,9 @@ func (vms *VMs) Close() {
 }
 
 // Verbs are those that run as tasks.
-func (vms *VMs) Verbs() []*tasks.Verb { return []*tasks.Verb{vms.hibernate(), vms.snapshot()} }
+func (vms *VMs) Verbs() []*tasks.Verb {
+	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge()}
+}
 
 // scoped is libvirt itself, which need not know the step.
 type scoped struct{ *virt.Client }

@@ -28,6 +28,7 @@ const (
 	imgD  = "aaaaaaaa-0000-4000-8000-000000000003"
 	volB  = "bbbbbbbb-0000-4000-8000-000000000003" // the machine works on it
 	volT  = "bbbbbbbb-0000-4000-8000-000000000004" // on that, and empty
+	volL  = "bbbbbbbb-0000-4000-8000-000000000005" // on that, in a chain
 	saved = sdID + "," + spID + "," + imgM + "," + volM + "," + imgC + "," + volC
 )
 
@@ -42,13 +43,17 @@ var (
 // of the agent: a job's end is worked out when somebody looks.
 type world struct {
 	saveTakes time.Duration
-	deaf      bool // libvirt has finished the job when it is told to cancel it
-	breaks    int  // how many saves libvirtd dies in
-	noGuest   bool // the guest has no agent
+	deaf      bool   // libvirt has finished the job when it is told to cancel it
+	breaks    int    // how many saves libvirtd dies in
+	noGuest   bool   // the guest has no agent
+	refuses   bool   // QEMU does not change over
+	ends      func() // called when a commit of a volume in the middle has ended
 
 	mu       sync.Mutex
 	machines map[string]*memMachine
 	volumes  map[storageops.VolumeID]*memVolume
+	metas    map[string]*memMeta // of a chain, by volume; nil = there is none
+	disk     memDisk
 	open     []memChange // unsynced, in their order
 	watchers map[chan struct{}]bool
 	ended    func(vm string, how virt.Ended)
@@ -120,6 +125,7 @@ func (w *world) now(v storageops.VolumeID) memVolume {
 
 // pass lets the jobs end whose time has come; the lock is held.
 func (w *world) pass() {
+	w.passBlock()
 	for _, vm := range slices.Sorted(maps.Keys(w.machines)) {
 		m := w.machines[vm]
 		if j := m.job; j != nil && !time.Now().Before(j.ends) {
@@ -175,6 +181,7 @@ func (w *world) Seen() string {
 		}
 		out = append(out, line)
 	}
+	out = append(out, w.chainSeen()...)
 	for v := range w.volumes {
 		n := w.now(v)
 		out = append(out, fmt.Sprintf("%s %v %q", v, n.shape, n.content))
@@ -208,6 +215,8 @@ func (w *world) Crash(keep func() bool) prove.World {
 		n := *m
 		next.volumes[v] = &n
 	}
+	next.disk, next.refuses = w.disk, w.refuses
+	next.goOn(w.metas)
 	for _, c := range w.open {
 		if kept := keep(); kept || c.libvirt {
 			after := c.after
@@ -227,6 +236,9 @@ func (w *world) Alive(task string) (out []string) {
 			out = append(out, "the save of "+vm)
 		}
 	}
+	if j := w.disk.job; j != nil && j.task == task {
+		out = append(out, "the job of the disk")
+	}
 	return out
 }
 
@@ -236,7 +248,7 @@ func (w *world) Published() (out []string) {
 	defer w.mu.Unlock()
 	w.pass()
 	if _, runs := w.machines[vmID]; runs {
-		return nil
+		return w.chainPublished()
 	}
 	return []string{fmt.Sprintf("the machine is down, its state is %q", w.now(memoryVolume).content)}
 }

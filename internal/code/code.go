@@ -27,10 +27,13 @@ const (
 	GuestAgent            Code = 19 // the agent in the guest does not answer
 	ResourceUnavailable   Code = 40 // what the verb needs cannot be had now, such as libvirt
 	SnapshotFailed        Code = 48
+	MergeFailed           Code = 52
+	ReplicationFailed     Code = 55
 	NoSuchJob             Code = 66
 	JobNotDone            Code = 68
 	UnsupportedOperation  Code = 75
 	JobNotActive          Code = 84
+	NotReplicating        Code = 88
 	RecoveryInProgress    Code = 99 // the agent is starting; ask again
 	General               Code = 100
 	Storage               Code = 200 // storage answered an error that has no code of its own

@@ -10,7 +10,7 @@ func vmBugs() []bug {
 			file: "vmops/jobrun.go", by: verbs,
 			edits: []edit{{`			j.abort(ctx, s)
 		}
-		return false, nil
+		return job.Ready && !stopped, nil
 `, `			j.abort(ctx, s)
 		}
 		return stopped, nil
@@ -60,6 +60,56 @@ func vmBugs() []bug {
 			edits: []edit{{`			if has[name] != file {
 `, `			if has[name] == "" && file != "" {
 `}},
+		},
+		{
+			name: "a stop is not told to a step whose work goes on in another program",
+			why:  "the agent dies while it is being stopped; the merge reads recovered, and QEMU goes on with it",
+			file: "tasks/verb.go", by: catcher{pkg: "vmops", run: "^TestMergeStoppedOverRestart$"},
+			edits: []edit{{`return s.DecidedBy != "" || s.Asserted }
+`, `return s.DecidedBy != "" }
+`}},
+		},
+		{
+			name: "the leaf is marked only after the machine has changed over",
+			why:  "the agent dies between the two; the machine goes down, and is started on the leaf that it has left",
+			file: "vmops/merge.go", by: verbs,
+			edits: []edit{{`			if err := m.vms.volumes.SetIllegal(s, m.top, true); err != nil {
+				return err
+			}
+			c := &changeOver{
+`, `			c := &changeOver{
+`}},
+		},
+		{
+			name: "the job of a merge that QEMU refused to end is left behind",
+			why:  "the task reads recovered, and QEMU writes on to a volume that nobody has a lock of any more",
+			file: "vmops/merge.go", by: verbs,
+			edits: []edit{{`			return m.vms.withoutJob(ctx, s, m.vm, p.Disk, "the merge")
+`, `			return ctx.Err()
+`}, {`			p, err := m.planned(s)
+			if err != nil {
+				return err
+			}
+			return ctx.Err()
+`, `			return ctx.Err()
+`}},
+		},
+		{
+			name: "the base of a merge shows itself as LEGAL while QEMU writes to it",
+			why:  "the agent dies in the merge, and the snapshot that the base held is taken for whole",
+			file: "vmops/merge.go", by: verbs,
+			edits: []edit{{`Legality: domain.Illegal, Merging: true})
+`, `Legality: domain.Legal, Merging: true})
+`}},
+		},
+		{
+			name: "what QEMU has merged is not synced",
+			why:  "the base is LEGAL, the power fails, and a part of it is as before",
+			file: "vmops/merge.go", by: verbs,
+			edits: []edit{{`			if err := v.Sync(s, m.base); err != nil {
+				return err
+			}
+`, ``}},
 		},
 	}
 }

@@ -10,10 +10,12 @@ import (
 // saveWithin is longer than any save takes: a call that lasts is watched by its job, not by the clock.
 const saveWithin = 24 * time.Hour
 
-// Job is what libvirt does with a whole machine: one at a time.
+// Job is what libvirt does with a whole machine, or QEMU with one of its disks: one at a time.
 type Job struct {
 	Active      bool
 	Done, Total int64 // bytes
+	Ready       bool  // of one that does not end by itself: it may be ended now
+	Pivoting    bool  // it ends, and its machine changes over
 }
 
 // Job says what is done with the machine now.

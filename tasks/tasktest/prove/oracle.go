@@ -125,7 +125,7 @@ func (r *run) checkEffect(p *process, id, effect string) {
 	case rec.State != tasks.StepStarted:
 		r.note("order", "%s: its plan is not recorded", where)
 	case d.State == tasks.Aborting:
-		if p.aborting && step.DecidedBy == "" {
+		if p.aborting && step.DecidedBy == "" && !step.Asserted {
 			r.note("G2", "%s: the stop was recorded before this process began", where)
 		}
 	case d.State == tasks.Committing:
