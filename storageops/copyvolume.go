@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"vdsm-agent/internal/access"
@@ -104,10 +105,10 @@ func (st *Storage) planCopy(id string, raw json.RawMessage) (*tasks.Plan, error)
 	}
 	return &tasks.Plan{
 		Tag: tag(p.Pool), Locks: locks, Success: fmt.Sprintf("copied to %s", t.volumeRef),
-		Steps: []tasks.Step{
-			st.copyCheck(t, p), t.replaceStep(), t.imageStep(), t.fileStep(), t.allocateStep(), t.metadataStep(domain.Illegal), t.dataStep(),
-			t.parentStep(), t.legalStep(string(p.VolType)),
-		},
+		Steps: slices.Concat(
+			[]tasks.Step{st.copyCheck(t, p), t.replaceStep(), t.imageStep()}, t.fileSteps(),
+			[]tasks.Step{t.metadataStep(domain.Illegal), t.dataStep(), t.parentStep(), t.legalStep(string(p.VolType))},
+		),
 		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,
 	}, nil
 }

@@ -124,16 +124,22 @@ func (st *Storage) planCreate(id string, raw json.RawMessage) (*tasks.Plan, erro
 	if !p.Legal {
 		legality = domain.Illegal
 	}
-	var shared []volumeRef
+	steps := []tasks.Step{st.createCheck(p)}
 	if t.shares(p.source()) {
-		shared = append(shared, p.source())
+		steps = append(steps, t.imageStep(p.source()), t.shareStep(p.source()))
+	} else {
+		steps = append(steps, t.imageStep())
+	}
+	steps = append(steps, t.fileSteps()...)
+	if bool(p.AddBitmaps) || !p.Bitmap.IsBlank() {
+		steps = append(steps, t.bitmapStep(p))
+	}
+	steps = append(steps, t.metadataStep(legality))
+	if !p.SrcVolume.IsBlank() {
+		steps = append(steps, t.parentStep())
 	}
 	return &tasks.Plan{
-		Tag: tag(p.Pool), Locks: locks,
-		Steps: []tasks.Step{
-			st.createCheck(p), t.imageStep(shared...), t.shareStep(p.source()), t.fileStep(), t.allocateStep(), t.bitmapStep(p),
-			t.metadataStep(legality), t.parentStep(),
-		},
+		Tag: tag(p.Pool), Locks: locks, Steps: steps,
 		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,
 	}, nil
 }
@@ -216,7 +222,7 @@ func enoughRoom(d storageDomain, needs int64) error {
 
 // bitmapStep adds the bitmaps that the new volume starts with: those of its parent by name, and one of its own.
 func (t *target) bitmapStep(p createParams) tasks.Step {
-	step := tasks.Step{
+	return tasks.Step{
 		Name: "bitmaps",
 		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			d, err := t.domain()
@@ -240,10 +246,6 @@ func (t *target) bitmapStep(p createParams) tasks.Step {
 			return t.st.addMissing(ctx, s, img, names)
 		}),
 	}
-	if !bool(p.AddBitmaps) && p.Bitmap.IsBlank() {
-		step.Do = nothing
-	}
-	return step
 }
 
 func (t *target) parentBitmaps(ctx context.Context, s *tasks.Scope, d storageDomain, p createParams) ([]qemuimg.Bitmap, error) {

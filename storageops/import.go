@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"vdsm-agent/internal/access"
@@ -94,10 +95,10 @@ func (st *Storage) planImport(id string, raw json.RawMessage) (*tasks.Plan, erro
 		Tag:     tasks.TagLocal,
 		Locks:   []tasks.Lock{tasks.TaskLock(id), domainShared(t.Domain), imageExclusive(t.Domain, t.Image)},
 		Success: fmt.Sprintf("imported as %s", t.volumeRef),
-		Steps: []tasks.Step{
-			st.importCheck(t, p), t.imageStep(), t.fileStep(), t.allocateStep(), t.metadataStep(domain.Illegal), t.dataStep(),
-			t.legalStep(domain.Leaf),
-		},
+		Steps: slices.Concat(
+			[]tasks.Step{st.importCheck(t, p), t.imageStep()}, t.fileSteps(),
+			[]tasks.Step{t.metadataStep(domain.Illegal), t.dataStep(), t.legalStep(domain.Leaf)},
+		),
 		Fingerprint: t.fingerprint, Unused: t.unused, Deferred: t.reclaim,
 	}, nil
 }

@@ -139,15 +139,14 @@ func (t *target) shares(parent volumeRef) bool {
 	return parent.Volume != domain.BlankUUID && parent.Volume != "" && parent.Image != t.Image
 }
 
-// shareStep links a template of another image into this one. Without such a parent it does nothing.
+// shareStep links the template that is the parent, and of another image, into this one.
 func (t *target) shareStep(parent volumeRef) tasks.Step {
-	shares := t.shares(parent)
 	return tasks.Step{
 		Name: "share-template",
 		Plan: func(context.Context, *tasks.Scope) (any, error) {
 			d, err := t.domain()
-			if err != nil || !shares {
-				return existed{true}, err
+			if err != nil {
+				return nil, err
 			}
 			_, err = d.ReadVolume(t.Image, parent.Volume)
 			if absent(err) {
@@ -157,7 +156,7 @@ func (t *target) shareStep(parent volumeRef) tasks.Step {
 		},
 		Do: func(_ context.Context, s *tasks.Scope) error {
 			d, err := t.domain()
-			if err != nil || !shares {
+			if err != nil {
 				return err
 			}
 			return d.ShareTemplate(parent.Image, parent.Volume, t.Image)
@@ -212,9 +211,17 @@ func (t *target) makeFile(ctx context.Context, w work, m made) error {
 	return d.SetMode(t.Image, t.Volume)
 }
 
+// fileSteps make the file, and reserve its blocks if it is to have them.
+func (t *target) fileSteps() []tasks.Step {
+	if t.allocation != domain.Preallocated {
+		return []tasks.Step{t.fileStep()}
+	}
+	return []tasks.Step{t.fileStep(), t.allocateStep()}
+}
+
 // allocateStep reserves the room of a preallocated volume.
 func (t *target) allocateStep() tasks.Step {
-	step := tasks.Step{
+	return tasks.Step{
 		Name: "allocate", Slices: true,
 		Do: t.st.holding(t.volumeRef, func(ctx context.Context, s *tasks.Scope) error {
 			m, err := t.made(s)
@@ -232,14 +239,7 @@ func (t *target) allocateStep() tasks.Step {
 			return t.allocate(ctx, s, m, &last)
 		}),
 	}
-	if t.allocation != domain.Preallocated {
-		step.Do = nothing
-	}
-	return step
 }
-
-// nothing is the Do of a step that these parameters do not need.
-func nothing(context.Context, *tasks.Scope) error { return nil }
 
 func (t *target) allocate(ctx context.Context, w work, m made, last *copy.FillState) error {
 	if t.allocation != domain.Preallocated {
