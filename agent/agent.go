@@ -17,6 +17,8 @@ import (
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
 	"vdsm-agent/rpc"
+	"vdsm-agent/rpc/certs"
+	"vdsm-agent/rpc/client"
 	"vdsm-agent/storageops"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/systemd"
@@ -150,6 +152,14 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 		Libvirt: p.libvirt, Volumes: storage.VMVolumes(), Log: log,
 		Hold:  func(what string, locks []tasks.Lock) (func(), error) { return p.engine.Hold(what, locks) },
 		Tasks: func() vmops.Tasks { return p.engine },
+		Dial: func(ctx context.Context, address string) (*client.Client, error) {
+			t, err := certs.Client(c.TLS.Files, c.TLS.CheckName)
+			if err != nil {
+				return nil, err
+			}
+			return client.DialTLS(ctx, address, t)
+		},
+		Unsafe: c.MigrateUnsafe,
 	})
 	verbs := verbs(storage, p.vms)
 	if c.Mock {

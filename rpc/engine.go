@@ -55,8 +55,8 @@ func Methods(e Engine, calls []tasks.Call) []Method {
 		out = append(out, submit(e, v))
 	}
 	for _, c := range calls {
-		out = append(out, Method{Name: c.Name, Doc: c.Doc, Role: c.Role, Params: c.Params, Result: c.Result, Ours: c.Ours, Handle: func(ctx context.Context, r *Request) (any, error) {
-			return call(ctx, e, c, r.Params)
+		out = append(out, Method{Name: c.Name, Doc: c.Doc, Role: c.Role, Params: c.Params, Result: c.Result, Ours: c.Ours, Cancels: c.Cancels, Handle: func(ctx context.Context, r *Request) (any, error) {
+			return call(tasks.WithAsker(ctx, r.Who), e, c, r.Params)
 		}})
 	}
 	return out

@@ -34,11 +34,12 @@ type historyParams struct {
 
 // limitsParams are new limits; those that are not given stay.
 type limitsParams struct {
-	Copy  *param.Int `json:"copy" default:"" doc:"tasks that move much data, at a time; 0 = any number"`
-	Merge *param.Int `json:"merge" default:"" doc:"merges at a time; 0 = any number"`
-	VM    *param.Int `json:"vm" default:"" doc:"tasks of virtual machines at a time; 0 = any number"`
-	Light *param.Int `json:"light" default:"" doc:"short tasks at a time; 0 = any number"`
-	Queue *param.Int `json:"queue" default:"" doc:"tasks that may wait; 0 = any number"`
+	Copy    *param.Int `json:"copy" default:"" doc:"tasks that move much data, at a time; 0 = any number"`
+	Merge   *param.Int `json:"merge" default:"" doc:"merges at a time; 0 = any number"`
+	VM      *param.Int `json:"vm" default:"" doc:"tasks of virtual machines at a time; 0 = any number"`
+	Light   *param.Int `json:"light" default:"" doc:"short tasks at a time; 0 = any number"`
+	Migrate *param.Int `json:"migrate" default:"" doc:"virtual machines that leave for other hosts at a time; 0 = any number"`
+	Queue   *param.Int `json:"queue" default:"" doc:"tasks that may wait; 0 = any number"`
 }
 
 // hostMethods are the verbs about all tasks of the host, and about the agent.
@@ -108,7 +109,7 @@ func hostMethods(e Engine) []Method {
 func setLimits(e Engine, p limitsParams) error {
 	running := map[tasks.Class]int{}
 	for class, limit := range map[tasks.Class]*param.Int{
-		tasks.ClassCopy: p.Copy, tasks.ClassMerge: p.Merge, tasks.ClassVM: p.VM, tasks.ClassLight: p.Light,
+		tasks.ClassCopy: p.Copy, tasks.ClassMerge: p.Merge, tasks.ClassVM: p.VM, tasks.ClassLight: p.Light, tasks.ClassMigrate: p.Migrate,
 	} {
 		if limit != nil {
 			running[class] = int(*limit)

@@ -104,7 +104,7 @@ func TestClassLimits(t *testing.T) {
 		b.wantStates(merges, running, queued)
 
 		want := tasks.Queue{Waiting: 1, Classes: map[tasks.Class]tasks.ClassLoad{
-			tasks.ClassCopy: {Limit: 0, Running: 2}, tasks.ClassMerge: {Limit: 1, Running: 1, Ready: 1}, tasks.ClassVM: {}, tasks.ClassLight: {},
+			tasks.ClassCopy: {Limit: 0, Running: 2}, tasks.ClassMerge: {Limit: 1, Running: 1, Ready: 1}, tasks.ClassVM: {}, tasks.ClassLight: {}, tasks.ClassMigrate: {},
 		}}
 		if got := b.Queue(); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("the queue is %+v, want %+v", got, want)

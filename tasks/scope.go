@@ -95,6 +95,24 @@ func (s *Scope) Checkpoint(v any) error {
 	})
 }
 
+// Decide records a checkpoint, and in the same change that the task can no longer be stopped: what the step does next is its point of no return.
+// A stop that is recorded already wins, with errStopped. From then on the task rolls forward, as behind any point of no return.
+func (s *Scope) Decide(v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return code.Errorf(code.General, "the checkpoint cannot be written as JSON: %w", err)
+	}
+	return s.t.persist(s.Step()+": point of no return", func(r *record) error {
+		if r.State != Running && r.State != Committing {
+			return errStopped
+		}
+		r.State = Committing
+		r.Steps[s.step].Checkpoint = raw
+		r.Steps[s.step].CheckpointAt = time.Now().UTC()
+		return nil
+	})
+}
+
 // LastCheckpoint reads what Checkpoint recorded last; false if nothing.
 func (s *Scope) LastCheckpoint(v any) (bool, error) {
 	raw := s.record().Steps[s.step].Checkpoint

@@ -29,10 +29,12 @@ const (
 	ClassMerge Class = "merge" // commits a chain's layer into the one below
 	ClassVM    Class = "vm"    // waits for a virtual machine
 	ClassLight Class = "light" // metadata, seconds at most
+	// ClassMigrate sends a virtual machine to another host, and is of use only if few do so at a time.
+	ClassMigrate Class = "migrate"
 )
 
 // Classes are all classes.
-var Classes = []Class{ClassCopy, ClassMerge, ClassVM, ClassLight}
+var Classes = []Class{ClassCopy, ClassMerge, ClassVM, ClassLight, ClassMigrate}
 
 // Verb is an operation that runs as a task. All fields but Word and Admit are needed.
 type Verb struct {
@@ -80,9 +82,24 @@ type Call struct {
 	Params any
 	Result any // the zero value of what it answers, for schemas; nil = true
 	Ours   bool
+	// Cancels: it is answered although others of its connection wait for their turn.
+	Cancels bool
 	// Locks are what it holds while it is answered; nil = nothing. With an error it is not answered.
 	Locks  func(params json.RawMessage) ([]Lock, error)
 	Answer func(ctx context.Context, params json.RawMessage) (any, error) // a nil result is answered as true
+}
+
+type askerKey struct{}
+
+// WithAsker is ctx with who asks for a call.
+func WithAsker(ctx context.Context, who string) context.Context {
+	return context.WithValue(ctx, askerKey{}, who)
+}
+
+// Asker is who asks for the call that ctx belongs to: what its answer does to tasks is done in that name.
+func Asker(ctx context.Context) string {
+	who, _ := ctx.Value(askerKey{}).(string) // nobody is ""
+	return who
 }
 
 // Plan is what a verb will do with given parameters.

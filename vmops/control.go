@@ -43,6 +43,30 @@ func (vms *VMs) Calls() []tasks.Call {
 			Params: vmParams{}, Result: vmList{}, Locks: machineLock, Answer: vms.onMachine(vms.thawNow),
 		},
 		{
+			Name: "VM.migrateCancel", Role: access.Operate, Doc: "Cancel the migration of a virtual machine, as Task.stop of its task does.",
+			Params: vmParams{}, Cancels: true, Answer: vms.migrateCancel,
+		},
+		{
+			Name: "VM.migrateChangeParams", Role: access.Operate, Doc: "Change how fast the state of a virtual machine is sent to another host.",
+			Params: changeParams{}, Answer: vms.migrateChange,
+		},
+		{
+			Name: "VM.getMigrationStatus", Role: access.Observe, Doc: "Answer how the last migration of a virtual machine to another host stands.",
+			Params: vmParams{}, Result: migrationStatus{}, Answer: vms.migrationStatus,
+		},
+		{
+			Name: "VM.migrationCreate", Role: access.Operate, Doc: "Make ready for a virtual machine that comes from another host, whose agent asks this.",
+			Params: arrivalParams{}, Result: expecting{}, Locks: machineLock, Answer: vms.migrationCreate,
+		},
+		{
+			Name: "VM.migrationArrival", Role: access.Operate, Doc: "Answer whether a virtual machine has come from another host, whose agent asks this.",
+			Params: arrivalOf{}, Result: arrival{}, Ours: true, Answer: vms.migrationArrival,
+		},
+		{
+			Name: "VM.migrationDismiss", Role: access.Operate, Doc: "Remove what has come of a virtual machine that stays on another host, whose agent asks this. One that runs is never ended.",
+			Params: dismissParams{}, Ours: true, Locks: machineLock, Answer: vms.migrationDismiss,
+		},
+		{
 			Name: "VM.getStats", Role: access.Observe, Doc: "Answer what a virtual machine does and uses.",
 			Params: vmParams{}, Result: []Stats{}, Answer: vms.getStats,
 		},
@@ -123,12 +147,19 @@ func (vms *VMs) destroy(ctx context.Context, raw json.RawMessage) (any, error) {
 		if vms.launching(vm) {
 			return nil, code.Errorf(code.ResourceUnavailable, "virtual machine %s is being started, and libvirt does not show it yet; try again", vm)
 		}
-		if !vms.forget(vm) {
+		if !vms.forget(vm) && !vms.unexpect(vm) {
 			return nil, code.Errorf(code.NoSuchVM, "there is no virtual machine %s on this host", vm)
 		}
 		return nil, nil
 	}
 	if err != nil {
+		return nil, err
+	}
+	if a, err := vms.arrivalOf(ctx, vm); err != nil || a.Here == machineComing {
+		if err == nil {
+			err = code.Errorf(code.MigrationInProgress, "virtual machine %s is on its way to this host; VM.migrateCancel on the host that it comes from ends that. "+
+				"If that host is known to be off, VM.migrationDismiss with sourceOff removes what has come", vm)
+		}
 		return nil, err
 	}
 	for range max(0, min(p.Graceful, 3)) {

@@ -76,6 +76,8 @@ func (vms *VMs) create(ctx context.Context, raw json.RawMessage) (any, error) {
 	}
 	state, err := vms.hv.State(ctx, vm)
 	switch {
+	case vms.expected(vm):
+		return nil, code.Errorf(code.VMExists, "virtual machine %s is on its way to this host", vm)
 	case err == nil && state.Alive() || vms.launching(vm):
 		return nil, code.Errorf(code.VMExists, "virtual machine %s runs already", vm)
 	case err != nil && code.Of(err) != code.NoSuchVM:

@@ -213,15 +213,20 @@ func (h *hibernation) saved(ctx context.Context) (bool, error) {
 
 // goOn lets the machine run if it ran before. Libvirt does that by itself after a save that was cancelled, but not when it died itself.
 func (h *hibernation) goOn(ctx context.Context, s *tasks.Scope, f found) error {
-	return h.vms.untilAnswered(ctx, s, func() error {
-		state, err := h.vms.hv.State(ctx, h.vm)
+	return h.vms.goOn(ctx, s, h.vm, f.Paused)
+}
+
+// goOn lets a machine run that libvirt has left paused, unless it was paused before.
+func (vms *VMs) goOn(ctx context.Context, s *tasks.Scope, vm string, paused bool) error {
+	return vms.untilAnswered(ctx, s, func() error {
+		state, err := vms.hv.State(ctx, vm)
 		switch {
 		case code.Of(err) == code.NoSuchVM:
 			return nil // it went down in another way
-		case err != nil || f.Paused || state.Phase != virt.Paused:
+		case err != nil || paused || state.Phase != virt.Paused:
 			return err
 		}
-		return h.vms.hv.Resume(ctx, s, h.vm)
+		return vms.hv.Resume(ctx, s, vm)
 	})
 }
 

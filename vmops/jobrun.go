@@ -20,11 +20,14 @@ type jobRun struct {
 	begin func(ctx context.Context) <-chan error  // asks for it; the channel gets the answer to that call
 	done  func(ctx context.Context) (bool, error) // whether it has succeeded, by what can be seen
 	fails code.Code                               // that of a job that has not, without a reason
+	// active is told of the job as long as it goes on and is not to be cancelled; its error is why it is to be. May be nil.
+	active func(ctx context.Context, s *tasks.Scope, job virt.Job) error
 
 	call    <-chan error // of begin; nil = not called, or answered
 	called  bool
 	failure error // its answer
 	quiet   int   // looks without a job, one after the other
+	givenUp error // why it is to be cancelled though nobody has stopped the task
 }
 
 // How often a job is looked at: signals say when there is something to see, this is for those that get lost.
@@ -43,13 +46,17 @@ func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 		if ctx.Err() != nil && !stopped {
 			break // the agent shuts down; the job goes on
 		}
-		over, err := j.look(insist, s, stopped)
+		over, err := j.look(insist, s, stopped || j.givenUp != nil)
 		if over {
 			return err
 		}
+		stopped = stopped || j.givenUp != nil
 		every, ended := lookEvery, ctx.Done()
 		if stopped {
-			every, ended = assertEvery, nil
+			every = assertEvery
+		}
+		if ctx.Err() != nil {
+			ended = nil
 		}
 		timer := time.NewTimer(every)
 		select {
@@ -80,6 +87,9 @@ func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over b
 	case err == nil && job.Active:
 		j.quiet = 0
 		s.Progress(job.Done, job.Total)
+		if !stopped && j.active != nil {
+			j.givenUp = j.active(ctx, s, job)
+		}
 		if stopped {
 			j.abort(ctx, s)
 		}
@@ -99,6 +109,8 @@ func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over b
 		return true, code.Errorf(code.VMIsDown, "machine %s went down before %s was complete", j.vm, j.what)
 	case stopped && !j.called && j.quiet < 2:
 		return false, nil // a call of a former run of the agent may be about to begin it
+	case stopped && j.givenUp != nil:
+		return true, j.givenUp
 	case stopped:
 		return true, code.Errorf(code.TaskAborted, "%s was cancelled", j.what)
 	case j.failure != nil && !virt.Unreachable(j.failure):

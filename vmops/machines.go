@@ -18,6 +18,7 @@ const (
 	statusSaving    = "Saving State"
 	statusUp        = "Up"
 	statusLaunching = "WaitForLaunch"
+	statusLeaving   = "Migration Source"
 )
 
 // VDSM's numbers for why a machine is down.
@@ -40,6 +41,8 @@ type machine struct {
 	dropped bool      // it was destroyed, and libvirt has not told yet that it went down
 	since   time.Time // when the agent saw it alive first
 	sample  sample    // the last look at its counters
+	comes   *coming   // it is expected from another host; nil = not so
+	leaves  leaves    // while it goes to one
 }
 
 // exit is how it went down.
@@ -94,6 +97,9 @@ func (vms *VMs) ended(vm string, how virt.Ended) {
 		return
 	case m.doing == statusLaunching || m.doing == statusRestoring:
 		return // its start says what became of it
+	case m.comes != nil:
+		delete(vms.machines, vm) // it has not come: it runs where it was
+		return
 	}
 	e := &exit{code: exitCodeSuccess, at: time.Now()}
 	switch how {
@@ -128,10 +134,10 @@ func (vms *VMs) launched(vm string, err error) {
 // keepExits is how long it is remembered how a machine ended that nobody destroys: it may be none of ours.
 const keepExits = 24 * time.Hour
 
-// prune forgets machines that ended long ago. The lock is held.
+// prune forgets machines that ended long ago, and those that did not come. The lock is held.
 func (vms *VMs) prune() {
 	for vm, m := range vms.machines {
-		if m.exit != nil && time.Since(m.exit.at) > keepExits {
+		if m.exit != nil && time.Since(m.exit.at) > keepExits || m.comes != nil && m.sample.at.IsZero() && time.Since(m.comes.since) > keepExpected {
 			delete(vms.machines, vm)
 		}
 	}

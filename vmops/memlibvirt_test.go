@@ -68,7 +68,7 @@ func (l memLibvirt) XML(_ context.Context, vm string) (xml string, err error) {
 func (l memLibvirt) Job(_ context.Context, vm string) (j virt.Job, err error) {
 	err = l.with(vm, func(m *memMachine) error {
 		if m.job != nil {
-			j = virt.Job{Active: true, Done: int64(time.Since(m.job.began)), Total: int64(l.saveTakes)}
+			j = virt.Job{Active: true, Done: int64(time.Since(m.job.began)), Total: int64(l.saveTakes), Pass: 1 + int64(time.Since(m.job.began)/time.Second), Left: 1}
 		}
 		return nil
 	})
@@ -149,7 +149,7 @@ func (l memLibvirt) Resume(_ context.Context, s *tasks.Scope, vm string) error {
 	if err := l.allowed(s, "let the machine go on"); err != nil {
 		return err
 	}
-	return l.with(vm, func(m *memMachine) error { m.state.Phase = virt.Running; return nil })
+	return l.with(vm, func(m *memMachine) error { m.state = virt.State{Phase: virt.Running}; return nil })
 }
 
 func (l memLibvirt) Freeze(_ context.Context, s *tasks.Scope, vm string) error {
@@ -230,7 +230,7 @@ func (l memLibvirt) AbortJob(_ context.Context, s *tasks.Scope, vm string) error
 		return err
 	}
 	return l.with(vm, func(m *memMachine) error {
-		if m.job == nil {
+		if m.job == nil || m.job.postCopy {
 			return errInvalid
 		}
 		if l.deaf {
@@ -240,6 +240,9 @@ func (l memLibvirt) AbortJob(_ context.Context, s *tasks.Scope, vm string) error
 		}
 		if !m.job.paused {
 			m.state.Phase = virt.Running
+		}
+		if m.job.leaves {
+			l.far.drop(vm)
 		}
 		m.job.end(errors.New("it was cancelled"))
 		m.job = nil

@@ -39,7 +39,7 @@ func proofCases(t *testing.T) []prove.Case {
 			return w
 		}}
 	}
-	return append(mergeCases(t), []prove.Case{
+	return append(append(mergeCases(t), migrationCases(t)...), []prove.Case{
 		snapshot("snapshot", false, false),
 		snapshot("snapshot of a machine whose guest has no agent", false, true),
 		snapshot("snapshot of a machine that is frozen already", true, false),

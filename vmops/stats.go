@@ -30,7 +30,8 @@ type Stats struct {
 	CPUSys  string                  `json:"cpuSys,omitempty"`
 	CPUTime string                  `json:"cpuUsage,omitempty"` // ns since it was started
 	Pause   string                  `json:"pauseCode,omitempty"`
-	Hash    string                  `json:"hash,omitempty"` // another one when its devices are others
+	Gone    *int                    `json:"migrationProgress,omitempty"` // percent, while it goes to another host
+	Hash    string                  `json:"hash,omitempty"`              // another one when its devices are others
 	Disks   map[string]DiskStats    `json:"disks,omitempty"`
 	Network map[string]NetworkStats `json:"network,omitempty"`
 	Jobs    map[string]BlockJob     `json:"vmJobs,omitzero"` // by id: tasks that work on its disks; of one that is alive at least {}
@@ -132,6 +133,8 @@ func (vms *VMs) downStats(vm string) (Stats, bool) {
 		return Stats{VM: vm, Status: statusDown, StatusTime: statusTime(), TimeOffset: "0", ExitCode: &e.code, ExitMessage: e.message, ExitReason: &e.reason}, true
 	case m != nil && m.doing != "":
 		return Stats{VM: vm, Status: m.doing, StatusTime: statusTime()}, true
+	case m != nil && m.comes != nil:
+		return Stats{VM: vm, Status: statusIncoming, StatusTime: statusTime()}, true
 	}
 	return Stats{}, false
 }
@@ -149,6 +152,10 @@ func (vms *VMs) stats(s virt.Stats, jobs map[string]map[string]BlockJob) Stats {
 		Disks: map[string]DiskStats{}, Network: map[string]NetworkStats{}, Jobs: map[string]BlockJob{},
 	}
 	maps.Copy(out.Jobs, jobs[s.UUID])
+	if m.doing == statusLeaving {
+		gone := m.leaves.percent
+		out.Gone = &gone
+	}
 	if s.State.Phase == virt.Paused && s.State.Reason == virt.ReasonIOError {
 		out.Pause = "EOTHER"
 	}

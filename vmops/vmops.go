@@ -10,8 +10,10 @@ package vmops
 import (
 	"context"
 	"sync"
+	"time"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/rpc/client"
 	"vdsm-agent/storageops"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
@@ -28,7 +30,11 @@ type Options struct {
 	Hold func(what string, locks []tasks.Lock) (release func(), err error)
 	// Tasks are the engine's, when there is one.
 	Tasks func() Tasks
-	Log   zerolog.Logger
+	// Dial connects to the agent of another host, "host:port". nil = machines cannot leave this host.
+	Dial func(ctx context.Context, address string) (*client.Client, error)
+	// Unsafe: machines leave whatever libvirt thinks of the storage that the hosts share.
+	Unsafe bool
+	Log    zerolog.Logger
 }
 
 // Tasks is what the verbs need of the task engine; *tasks.Engine says what each method promises.
@@ -62,6 +68,11 @@ type hypervisor interface {
 	Job(ctx context.Context, vm string) (virt.Job, error)
 	AbortJob(ctx context.Context, s *tasks.Scope, vm string) error
 	blockJobs
+	Migrate(ctx context.Context, s *tasks.Scope, vm string, m virt.Migration) <-chan error
+	SetBandwidth(ctx context.Context, vm string, mib uint64) error
+	SetDowntime(ctx context.Context, vm string, most time.Duration) error
+	PostCopy(ctx context.Context, s *tasks.Scope, vm string) error
+	Remove(ctx context.Context, s *tasks.Scope, vm string) error
 }
 
 // volumes is what they need of storage; storageops.VMVolumes says what each answers.
@@ -83,20 +94,24 @@ type VMs struct {
 	volumes volumes
 	hold    func(what string, locks []tasks.Lock) (release func(), err error)
 	tasks   func() Tasks
+	peers   peers
+	unsafe  bool
 	log     zerolog.Logger
 
 	ctx     context.Context //nolint:containedctx // ends with Close
 	end     context.CancelFunc
 	running sync.WaitGroup // machines that are being started
 
-	mu       sync.Mutex
-	machines map[string]*machine
+	mu        sync.Mutex
+	machines  map[string]*machine
+	dismissed dismissed
 }
 
 // New makes the verbs.
 func New(o Options) *VMs {
 	vms := newVMs(nil, o.Volumes, o.Log)
-	vms.hold, vms.tasks = o.Hold, o.Tasks
+	vms.hold, vms.tasks, vms.unsafe = o.Hold, o.Tasks, o.Unsafe
+	vms.peers = agents{o.Dial}
 	if o.Libvirt != nil {
 		vms.hv = scoped{o.Libvirt}
 		o.Libvirt.OnEnd(vms.ended)
@@ -105,7 +120,7 @@ func New(o Options) *VMs {
 }
 
 func newVMs(hv hypervisor, v volumes, log zerolog.Logger) *VMs {
-	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}}
+	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}}
 	vms.ctx, vms.end = context.WithCancel(context.Background())
 	return vms
 }
@@ -118,7 +133,7 @@ func (vms *VMs) Close() {
 
 // Verbs are those that run as tasks.
 func (vms *VMs) Verbs() []*tasks.Verb {
-	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge()}
+	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate()}
 }
 
 // scoped is libvirt itself, which need not know the step.
@@ -150,6 +165,18 @@ func (l scoped) Save(ctx context.Context, _ *tasks.Scope, vm, file string) <-cha
 
 func (l scoped) AbortJob(ctx context.Context, _ *tasks.Scope, vm string) error {
 	return l.Client.AbortJob(ctx, vm)
+}
+
+func (l scoped) Migrate(ctx context.Context, _ *tasks.Scope, vm string, m virt.Migration) <-chan error {
+	return l.Client.Migrate(ctx, vm, m)
+}
+
+func (l scoped) PostCopy(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Client.PostCopy(ctx, vm)
+}
+
+func (l scoped) Remove(ctx context.Context, _ *tasks.Scope, vm string) error {
+	return l.Destroy(ctx, vm, false)
 }
 
 // there refuses every verb on a host without libvirt.

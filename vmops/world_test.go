@@ -48,6 +48,7 @@ type world struct {
 	noGuest   bool   // the guest has no agent
 	refuses   bool   // QEMU does not change over
 	ends      func() // called when a commit of a volume in the middle has ended
+	far       farHost
 
 	mu       sync.Mutex
 	machines map[string]*memMachine
@@ -71,6 +72,8 @@ type memJob struct {
 	began      time.Time
 	ends       time.Time
 	paused     bool // the machine was before
+	leaves     bool // it goes to the other host
+	postCopy   bool
 	answer     chan error
 }
 
@@ -109,7 +112,9 @@ func machineXMLOn(volume string) string {
 
 // Verbs are those of one process.
 func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
-	return newVMs(memLibvirt{w, gate}, memVolumes{w, gate}, zerolog.Nop()).Verbs()
+	vms := newVMs(memLibvirt{w, gate}, memVolumes{w, gate}, zerolog.Nop())
+	vms.peers = memPeers{w, gate}
+	return vms.Verbs()
 }
 
 // now is what a reader of a volume sees; the lock is held.
@@ -130,6 +135,10 @@ func (w *world) pass() {
 		m := w.machines[vm]
 		if j := m.job; j != nil && !time.Now().Before(j.ends) {
 			m.job = nil
+			if j.leaves {
+				w.arrive(vm, m, j)
+				continue
+			}
 			if w.breaks > 0 { // the guest stays as it is
 				w.breaks--
 				j.end(errGone)
@@ -182,6 +191,7 @@ func (w *world) Seen() string {
 		out = append(out, line)
 	}
 	out = append(out, w.chainSeen()...)
+	out = append(out, w.far.seen()...)
 	for v := range w.volumes {
 		n := w.now(v)
 		out = append(out, fmt.Sprintf("%s %v %q", v, n.shape, n.content))
@@ -211,6 +221,7 @@ func (w *world) Crash(keep func() bool) prove.World {
 		}
 		next.machines[vm] = &n
 	}
+	next.far = w.far.after(next)
 	for v, m := range w.volumes {
 		n := *m
 		next.volumes[v] = &n
@@ -247,6 +258,9 @@ func (w *world) Published() (out []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pass()
+	if w.far.agent != nil {
+		return w.runs()
+	}
 	if _, runs := w.machines[vmID]; runs {
 		return w.chainPublished()
 	}

@@ -19,6 +19,9 @@ var enginePath = regexp.MustCompile(`^/rhev/data-center/.*?([a-f0-9-]{36})/image
 // imagePath finds the image in the path of a volume's file.
 var imagePath = regexp.MustCompile(`/images/([a-f0-9-]{36})/[a-f0-9-]{36}$`)
 
+// volumePath finds the volume in the path of its file.
+var volumePath = regexp.MustCompile(`/([a-f0-9-]{36})/images/([a-f0-9-]{36})/([a-f0-9-]{36})$`)
+
 // description is a machine's XML, as far as it is of interest.
 type description struct {
 	doc  *etree.Document

@@ -33,18 +33,19 @@ type Config struct {
 	SocketMode  fs.FileMode
 	SocketGroup int // 0 = the process's
 
-	Connections int // of each listener; 0 = any number
-	PerAddress  int // of them from one address; 0 = any number
-	TLS         TLS
-	Plain       Plain
-	Java        stomp.Java
-	Roots       []string     // directories with storage domains, besides the agent's own
-	Owner       domain.Owner // of files in domains
-	TrashFor    time.Duration
-	Libvirt     string        // its socket; "" = this host has no machines
-	Mounts      string        // where storage is mounted and remembered; "" = in the state directory
-	MountWait   time.Duration // how long a mount is waited for
-	Mock        bool          // the mock verb is there, for tests of clients
+	Connections   int // of each listener; 0 = any number
+	PerAddress    int // of them from one address; 0 = any number
+	TLS           TLS
+	Plain         Plain
+	Java          stomp.Java
+	Roots         []string     // directories with storage domains, besides the agent's own
+	Owner         domain.Owner // of files in domains
+	TrashFor      time.Duration
+	Libvirt       string        // its socket; "" = this host has no machines
+	MigrateUnsafe bool          // machines leave whatever libvirt thinks of their storage
+	Mounts        string        // where storage is mounted and remembered; "" = in the state directory
+	MountWait     time.Duration // how long a mount is waited for
+	Mock          bool          // the mock verb is there, for tests of clients
 
 	Live
 

@@ -113,6 +113,11 @@ var keys = []key{
 			"everything else works.",
 		set: func(c *Config) func(string) error { return setLibvirt(&c.Libvirt) }},
 
+	{section: "vm", key: "migrate_unsafe", value: "false",
+		doc: "Whether machines may leave for other hosts though libvirt does not know their storage as one that hosts share (it knows NFS, Ceph, GFS2, OCFS2, " +
+			"GPFS, SMB and Gluster), or a disk of theirs is cached on this host.",
+		set: func(c *Config) func(string) error { return setBool(&c.MigrateUnsafe) }},
+
 	{section: "tasks", key: "copy_limit", value: "4", live: true,
 		doc: "How many tasks that move much data run at a time; 0 = any number. This one, the other limits of classes and queue_limit can also be changed " +
 			"until the daemon ends by 'vdsm-agentctl queue --set'; a reload changes those that have other values in the files than before.",
@@ -123,6 +128,9 @@ var keys = []key{
 	{section: "tasks", key: "vm_limit", value: "8", live: true,
 		doc: "How many that wait for a virtual machine; 0 = any number.",
 		set: limit(tasks.ClassVM)},
+	{section: "tasks", key: "migrate_limit", value: "2", live: true,
+		doc: "How many virtual machines leave for other hosts at a time; 0 = any number.",
+		set: limit(tasks.ClassMigrate)},
 	{section: "tasks", key: "light_limit", value: "64", live: true,
 		doc: "How many that change metadata and take seconds at most; 0 = any number.",
 		set: limit(tasks.ClassLight)},

@@ -15,13 +15,13 @@ import (
 
 // queueCommand shows how busy the scheduler is, and changes its limits.
 type queueCommand struct {
-	Set newLimits `placeholder:"NAME=N,..." help:"Change limits: of the classes copy, merge, vm and light how many tasks run at a time, of queue how many may wait (none = any number)."`
+	Set newLimits `placeholder:"NAME=N,..." help:"Change limits: of the classes copy, merge, vm, light and migrate how many tasks run at a time, of queue how many may wait (none = any number)."`
 }
 
 // Help is the end of the command's help text.
 func (queueCommand) Help() string {
 	return "RUNNING tasks have a slot of their class; READY ones have their locks and wait for a slot. What is set lasts until the daemon ends; " +
-		"copy_limit, merge_limit, vm_limit, light_limit and queue_limit in section [tasks] of its configuration last. Tasks that run or wait already are left alone."
+		"copy_limit, merge_limit, vm_limit, light_limit, migrate_limit and queue_limit in section [tasks] of its configuration last. Tasks that run or wait already are left alone."
 }
 
 // queueShown is what --json prints.
