@@ -62,6 +62,11 @@ func (l farLibvirt) Job(_ context.Context, vm string) (virt.Job, error) {
 	})
 }
 
+func (l farLibvirt) StatsOf(ctx context.Context, vm string) (virt.Stats, error) {
+	s, err := l.State(ctx, vm)
+	return virt.Stats{UUID: vm, Name: "one", State: s}, err
+}
+
 func (l farLibvirt) List(context.Context) (out []virt.Stats, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +230,7 @@ func (w *world) arrive(vm string, m *memMachine, j *memJob) {
 	w.far.breaks = ""
 	switch {
 	case w.far.dies:
-		w.far.dies, w.far.back = false, time.Now().Add(2*time.Second)
+		w.far.back = time.Now().Add(2 * time.Second) // each time
 		w.far.drop(vm)
 		j.end(errors.New("the other libvirt is gone"))
 	case how == dieBefore, how == dieLost:

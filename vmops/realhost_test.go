@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/proc"
+	"vdsm-agent/rpc/client"
 	"vdsm-agent/storageops"
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
@@ -45,6 +46,8 @@ func TestMain(m *testing.M) { os.Exit(vmtest.Run(m, func(h *vmtest.Host) { libvi
 type agent struct {
 	*tasks.Engine
 	t       *testing.T
+	host    *vmtest.Host // nil = the one that all tests have
+	dial    func(ctx context.Context, address string) (*client.Client, error)
 	dir     string
 	store   *tasktest.MemStore
 	workers *proc.Manager
@@ -84,7 +87,10 @@ func (a *agent) path(img, vol string) string {
 func (a *agent) open() *agent {
 	a.t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(a.t)).Level(zerolog.WarnLevel)
-	next := &agent{t: a.t, dir: a.dir, store: a.store}
+	next := &agent{t: a.t, host: a.host, dial: a.dial, dir: a.dir, store: a.store}
+	if next.host == nil {
+		next.host = libvirtd
+	}
 	for _, sub := range []string{"root", "state"} {
 		must(a.t, os.MkdirAll(filepath.Join(a.dir, sub), 0o755))
 	}
@@ -95,11 +101,11 @@ func (a *agent) open() *agent {
 	must(a.t, err)
 	must(a.t, next.domains.AddRoot(filepath.Join(a.dir, "root")))
 	storage := storageops.New(storageops.Options{Domains: next.domains, Workers: next.workers, TrashFor: time.Hour, Log: zerolog.Nop()})
-	next.libvirt = virt.Open(virt.Options{Socket: libvirtd.Socket, Log: log})
+	next.libvirt = virt.Open(virt.Options{Socket: next.host.Socket, Log: log})
 	next.vms = vmops.New(vmops.Options{
 		Libvirt: next.libvirt, Volumes: storage.VMVolumes(), Log: log,
 		Hold:  func(what string, locks []tasks.Lock) (func(), error) { return next.Hold(what, locks) },
-		Tasks: func() vmops.Tasks { return next.Engine },
+		Tasks: func() vmops.Tasks { return next.Engine }, Dial: next.dial, Unsafe: true,
 	})
 	next.Engine = tasks.New(tasks.Options{Store: next.store, Verbs: next.vms.Verbs(), Log: zerolog.Nop()})
 	must(a.t, next.Start(nil))
@@ -122,7 +128,7 @@ func (a *agent) crash() *agent {
 	a.t.Helper()
 	left := a.store.Crash(func() bool { return false })
 	a.close()
-	return (&agent{t: a.t, dir: a.dir, store: left}).open()
+	return (&agent{t: a.t, host: a.host, dial: a.dial, dir: a.dir, store: left}).open()
 }
 
 // atCommit calls f before the nth change is written, and before each after it; f's error is its answer. It returns the number

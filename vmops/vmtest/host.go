@@ -17,12 +17,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Host is one libvirt.
 type Host struct {
 	Dir    string // scratch; guests may have their files in it
 	Socket string
+	name   string
 	daemon *exec.Cmd
 	ended  chan struct{}
 	log    *os.File
@@ -39,17 +42,18 @@ func guestDir() (string, error) {
 
 // Run starts a host, runs the tests with it, and ends it with all of its guests. TestMain calls it.
 func Run(m *testing.M, use func(*Host)) int {
-	h, err := start()
+	h, err := Start("first")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer h.end()
+	defer h.End()
 	use(h)
 	return m.Run()
 }
 
-func start() (h *Host, err error) {
+// Start starts another host, of another name, that machines of the first one can go to. End ends it.
+func Start(name string) (h *Host, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("these tests start libvirt: run them as root")
 	}
@@ -57,14 +61,14 @@ func start() (h *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h = &Host{Dir: dir, Socket: filepath.Join(dir, "sock", "libvirt-sock")}
+	h = &Host{Dir: dir, Socket: filepath.Join(dir, "sock", "libvirt-sock"), name: name}
 	for _, sub := range []string{"sock", "run", "lib", "etc", "cache", "log"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
 	for name, lines := range map[string][]string{
-		"etc/libvirtd.conf": {`auth_unix_rw="none"`, `auth_unix_ro="none"`, `unix_sock_group="root"`, `unix_sock_dir="` + filepath.Join(dir, "sock") + `"`},
+		"etc/libvirtd.conf": {`auth_unix_rw="none"`, `auth_unix_ro="none"`, `unix_sock_group="root"`, `unix_sock_dir="` + filepath.Join(dir, "sock") + `"`, `host_uuid="` + uuid.NewString() + `"`},
 		"etc/qemu.conf": {
 			`user="root"`, `group="root"`, `dynamic_ownership=0`, `security_driver="none"`, `cgroup_controllers=[]`, `namespaces=[]`, `stdio_handler="file"`,
 		},
@@ -82,12 +86,13 @@ func start() (h *Host, err error) {
 // Restart starts libvirtd, which finds the guests that run, and returns when it answers.
 func (h *Host) Restart() error {
 	script := `set -e
+hostname "$1.example.com"
 for d in /run/libvirt /var/lib/libvirt /etc/libvirt /var/cache/libvirt /var/log/libvirt; do mkdir -p $d; done
 mount --bind "$0/run" /run/libvirt; mount --bind "$0/lib" /var/lib/libvirt; mount --bind "$0/etc" /etc/libvirt
 mount --bind "$0/cache" /var/cache/libvirt; mount --bind "$0/log" /var/log/libvirt
 exec libvirtd -f /etc/libvirt/libvirtd.conf -p "$0/run/libvirtd.pid"`
 	_ = os.Remove(h.Socket) // the one that a killed daemon left
-	h.daemon = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, h.Dir)
+	h.daemon = exec.Command("unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, h.Dir, h.name)
 	h.daemon.Stdout, h.daemon.Stderr = h.log, h.log
 	h.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.daemon.Start(); err != nil {
@@ -124,9 +129,8 @@ func (h *Host) Freeze() { _ = h.daemon.Process.Signal(syscall.SIGSTOP) }
 // Thaw lets it go on.
 func (h *Host) Thaw() { _ = h.daemon.Process.Signal(syscall.SIGCONT) }
 
-// end leaves nothing: guests are known by the directory that their command lines name.
-func (h *Host) end() {
-	h.Kill()
+// KillGuests ends all guests of the host as a power cut does; libvirtd goes on, if it runs.
+func (h *Host) KillGuests() {
 	files, _ := filepath.Glob(filepath.Join(h.Dir, "run", "qemu", "*.pid"))
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -141,6 +145,12 @@ func (h *Host) end() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// End leaves nothing.
+func (h *Host) End() {
+	h.Kill()
+	h.KillGuests()
 	h.log.Close()
 	os.RemoveAll(h.Dir)
 }
