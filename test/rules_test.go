@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"rpc/client":                          {"rpc/certs", "rpc/stream", "rpc/stomp", "rpc/wire", "internal/..."},
 	"rpc/wire":                            {"tasks", "tasks/store", "internal/..."},
 	"hostops":                             {"tasks", "internal/..."},
-	"vmops":                               {"storageops", "storageops/domain", "tasks", "vmops/virt", "internal/..."},
+	"vmops":                               {"rpc/client", "storageops", "storageops/domain", "tasks", "vmops/virt", "internal/..."},
 	"vmops/virt":                          {"internal/code"},
 	"storageops":                          {"tasks", "storageops/...", "internal/..."},
 	"storageops/domain":                   {"internal/code", "storageops/lease"},

@@ -4,7 +4,7 @@
 //
 // A machine of ours is transient: libvirt knows it as long as it runs. Those that others have defined are of interest only while they run.
 //
-// It may be imported by agent, and imports tasks, storageops, vmops/virt and internal packages.
+// It may be imported by agent, and imports tasks, storageops, rpc/client (the agents of other hosts), vmops/virt and internal packages.
 package vmops
 
 import (
