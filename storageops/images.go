@@ -62,6 +62,9 @@ type images interface {
 	FormatLease(ctx context.Context, w work, a domain.Area) error
 	// Zero overwrites what is allocated, for good; otherwise as Allocate.
 	Zero(ctx context.Context, w work, path string, last *copy.FillState) error
+	// Sparsify frees what img holds itself and reads as zeros, and a guest reads the same at any moment; otherwise as Allocate.
+	// storageDomain.SetMode puts on stable storage what is written when the image is closed.
+	Sparsify(ctx context.Context, w work, img qemuimg.Image, last *copy.FillState) error
 }
 
 // work is what the operations on images need of the step that they are a part of: a *tasks.Scope, or one whose checkpoints
@@ -205,4 +208,8 @@ func (i imageFiles) FormatLease(ctx context.Context, w work, a domain.Area) erro
 
 func (i imageFiles) Zero(ctx context.Context, w work, path string, last *copy.FillState) error {
 	return copy.Zero(ctx, i.env(w), path, last)
+}
+
+func (i imageFiles) Sparsify(ctx context.Context, w work, img qemuimg.Image, last *copy.FillState) error {
+	return copy.Sparsify(ctx, i.env(w), img, last)
 }

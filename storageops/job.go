@@ -197,10 +197,16 @@ func (j *job) lastWrite(name string, change func(s *tasks.Scope, m *domain.Volum
 // refusesJob says whether an error means that the volume is not the job's, and will not become so again.
 func refusesJob(err error) bool { return code.Of(err) == code.GenerationMismatch || absent(err) }
 
+// stepGeneration is the last step of a job that has changed the volume's file only.
+const stepGeneration = "generation"
+
+// unchanged is the change of a last write that changes nothing but the generation.
+func unchanged(*tasks.Scope, *domain.VolumeMeta) error { return nil }
+
 // generationStep is the last write of a job that has changed the volume's file only, past its point of no return. Where it is refused
 // the job fails, and left says what it has done to the volume.
 func (j *job) generationStep(left string) tasks.Step {
-	step := j.lastWrite("generation", func(*tasks.Scope, *domain.VolumeMeta) error { return nil })
+	step := j.lastWrite(stepGeneration, unchanged)
 	write := step.Do
 	step.Do = func(ctx context.Context, s *tasks.Scope) error {
 		err := write(ctx, s)

@@ -66,7 +66,7 @@ func jobCases(t *testing.T) []jobCase {
 	compat := func(version string) map[string]any {
 		return map[string]any{"qcow2_attr": map[string]any{"compat": version}}
 	}
-	return []jobCase{
+	return append(sparsifyJobCases(), []jobCase{
 		filling("fill a volume with a chain", imgA, volTop, imgB, volOld),
 		filling("fill an overlay, with bitmaps", imgB, volOld, imgA, volTop, "second:auto"),
 		changing(imgA, volTop, verbCase{"add a bitmap", "SDM.add_bitmap", on(volume(imgA, volTop), bitmap("b")), []string{"GEN=1", "1.1 b:auto"}, nil, false}),
@@ -77,7 +77,7 @@ func jobCases(t *testing.T) []jobCase {
 			[]string{"DESCRIPTION=new", "ILLEGAL", "GEN=1"}, nil, true}),
 		changing(imgB, volOld, verbCase{"update to a template", "SDM.update_volume", on(volume(imgB, volOld, "generation", "0"), attr(map[string]any{"type": "SHARED"})), []string{"GEN=1"}, nil, true}),
 		changing(imgA, volTop, verbCase{"update and fence", "SDM.update_volume", on(volume(imgA, volTop), attr(map[string]any{"generation": 3})), []string{"GEN=3"}, []string{"GEN=1"}, false}),
-	}
+	}...)
 }
 
 // TestJobRefusals: what a job cannot do is an error at once, or a failed job that has changed nothing.
@@ -122,6 +122,11 @@ func TestJobRefusals(t *testing.T) {
 		{"amend a raw volume", "SDM.amend_volume", on(volume(imgA, volRaw), map[string]any{"qcow2_attr": map[string]any{"compat": "1.1"}}), code.Unsupported, "RAW"},
 		{"amend to what is none", "SDM.amend_volume", on(volume(imgA, volTop), map[string]any{"qcow2_attr": map[string]any{"compat": "2"}}), code.InvalidParameter, "0.10"},
 		{"amend to nothing", "SDM.amend_volume", on(volume(imgA, volTop), map[string]any{"qcow2_attr": map[string]any{}}), code.InvalidParameter, "compat"},
+		{"sparsify what others are built on", "SDM.sparsify_volume", on(volume(imgA, volRaw), nil), code.VolumeNonWritable, "INTERNAL"},
+		{"sparsify a template", "SDM.sparsify_volume", on(volume(imgTmpl, volTmpl), nil), code.VolumeNonWritable, "template"},
+		{"sparsify another generation", "SDM.sparsify_volume", on(volume(imgA, volTop, "generation", 7), nil), code.GenerationMismatch, "not 7"},
+		{"sparsify nothing", "SDM.sparsify_volume", on(volume(imgA, volNew), nil), code.VolumeDoesNotExist, volNew},
+		{"sparsify no volume", "SDM.sparsify_volume", map[string]any{}, code.InvalidParameter, "vol_info"},
 		{"amend away bitmaps", "SDM.amend_volume", on(volume(imgB, volOld), map[string]any{"qcow2_attr": map[string]any{"compat": "0.1"}}), code.Unsupported, "bitmaps"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -234,7 +239,7 @@ func TestFenced(t *testing.T) {
 // fenced lets the job be fenced before its nth record; false: it has fewer.
 func (c jobCase) fenced(t *testing.T, n int64) bool {
 	const theirs = 500
-	h := newHostInMemory(t)
+	h := c.on(newHostInMemory(t))
 	defer h.discard()
 	d, err := h.domains.Get(sd)
 	if err != nil {

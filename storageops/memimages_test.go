@@ -18,6 +18,9 @@ import (
 // parts is how many parts the data of an image has; each is one slice of a copy.
 const parts = 4
 
+// zeros is what a part holds that a guest has overwritten with zeros: they hide what is below.
+const zeros = 10
+
 // picture is the content of an image's file.
 type picture struct {
 	format, backing, backingFormat string
@@ -315,6 +318,27 @@ func (m memImages) resize(ctx context.Context, w work, img qemuimg.Image, what s
 
 func (m memImages) Zero(ctx context.Context, w work, name string, last *copy.FillState) error {
 	return m.fill(ctx, w, "wipe", name, 1<<20, last, func(p *picture, part int) { p.data[part] = 0 })
+}
+
+// Sparsify frees the parts that hold zeros, which stay written.
+func (m memImages) Sparsify(ctx context.Context, w work, img qemuimg.Image, last *copy.FillState) error {
+	_, p, err := m.see(img.Path)
+	if err != nil {
+		return err
+	}
+	if last == nil {
+		last = &copy.FillState{}
+		if err := w.Checkpoint(*last); err != nil {
+			return err
+		}
+	}
+	return m.by(ctx, w, "qemu-nbd", func(*hand) error {
+		return m.fill(ctx, w, "free", img.Path, p.capacity, last, func(p *picture, part int) {
+			if p.data[part] == zeros {
+				p.room[part] = false
+			}
+		})
+	})
 }
 
 func (m memImages) Leasable() error { return nil }

@@ -51,7 +51,7 @@ func proofCases() []prove.Case {
 		c.Final = true
 		return c
 	}
-	return slices.Concat(extendCases(in), deleteVolumesCases(in), mergeCases(in), []prove.Case{
+	return slices.Concat(extendCases(in), deleteVolumesCases(in), mergeCases(in), sparsifyCases(), []prove.Case{
 		proofCase("create raw", "Volume.create", create),
 		proofCase("create raw preallocated", "Volume.create", create.with(fields{"preallocate": "PREALLOCATED"})),
 		proofCase("create cow preallocated", "Volume.create", create.with(fields{"volFormat": "COW", "preallocate": 1})),

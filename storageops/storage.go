@@ -63,7 +63,7 @@ func (st *Storage) Verbs() []*tasks.Verb {
 		st.createVolume(), st.copyVolume(), st.importVolume(), st.deleteVolume(), st.deleteImage(), st.emptyTrash(), st.startSPM(),
 		st.moveImage(), st.cloneStructure(), st.syncData(), st.repairDomain(),
 		st.updateVolume(), st.amendVolume(), st.addBitmap(), st.removeBitmap(), st.clearBitmaps(), st.copyJob(),
-		st.extendVolume(), st.deleteVolumes(), st.prepareMerge(), st.finalizeMerge(), st.mergeVolumes(),
+		st.extendVolume(), st.deleteVolumes(), st.prepareMerge(), st.finalizeMerge(), st.mergeVolumes(), st.sparsifyVolume(),
 	}
 	for _, v := range all {
 		st.inPool(v)

@@ -21,7 +21,7 @@
 //     starts over.
 //   - A source that changed since the first checkpoint starts over; one that changed during a run fails it.
 //
-// Run, Zero and Allocate go on from their last checkpoint in the same process as well as in another one: a pause ends them
+// Run, Zero, Allocate and Sparsify go on from their last checkpoint in the same process as well as in another one: a pause ends them
 // as a shutdown does. A limit (Env.Limit) makes slices small, so that another limit counts soon; checkpoints do not depend on
 // how slices were cut. qemu-img is given the limit when it is started, and started anew if it changed before its turn; the
 // workers of ours are told it at any time.
@@ -29,6 +29,6 @@
 // It makes no destination (see qemuimg.Create), knows nothing of domains or tasks, and does not sync directories: that is
 // their creator's duty.
 //
-// It may be imported by storageops, by main for WorkerMain, and by tests. It imports internal/code, internal/proc and
-// storageops/qemuimg.
+// It may be imported by storageops, by main for WorkerMain, and by tests. It imports internal/code, internal/proc,
+// storageops/nbd and storageops/qemuimg.
 package copy

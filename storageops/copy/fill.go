@@ -13,7 +13,7 @@ import (
 	"vdsm-agent/storageops/qemuimg"
 )
 
-// FillState is a checkpoint of Zero or Allocate.
+// FillState is a checkpoint of Zero, Allocate or Sparsify.
 type FillState struct {
 	Next int64 `json:"next"` // all before it is on stable storage
 	Done int64 `json:"done"` // bytes of work before Next
@@ -23,7 +23,7 @@ type FillState struct {
 // gone from the medium as far as the medium itself overwrites. last is the state that was given to Checkpoint last, nil =
 // from the start. When it returns nil all is on stable storage. It can be repeated at any time; ctx as in Run.
 func Zero(ctx context.Context, env Env, path string, last *FillState) error {
-	return fill(ctx, env, "wiping "+path, last, func(s FillState) []string {
+	return fill(ctx, env, "wiping "+path, last, nil, func(s FillState) []string {
 		return []string{modeZero, path, fmt.Sprint(s.Next), fmt.Sprint(s.Done)}
 	})
 }
@@ -32,13 +32,13 @@ func Zero(ctx context.Context, env Env, path string, last *FillState) error {
 // makes the file at least to bytes long. Where the file system cannot allocate, zeros are written: the range must hold
 // no data. For a raw volume from is 4096, for a qcow2 one CheckResult.EndOffset. last, ctx and the end as in Zero.
 func Allocate(ctx context.Context, env Env, path string, from, to int64, last *FillState) error {
-	return fill(ctx, env, "allocating "+path, last, func(s FillState) []string {
+	return fill(ctx, env, "allocating "+path, last, nil, func(s FillState) []string {
 		return []string{modeAllocate, path, fmt.Sprint(max(from, s.Next)), fmt.Sprint(s.Done), fmt.Sprint(to)}
 	})
 }
 
-// fill runs a worker that has one long command.
-func fill(ctx context.Context, env Env, what string, last *FillState, args func(FillState) []string) error {
+// fill runs a worker that has one long command, and inherits files.
+func fill(ctx context.Context, env Env, what string, last *FillState, files []*os.File, args func(FillState) []string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -54,7 +54,7 @@ func fill(ctx context.Context, env Env, what string, last *FillState, args func(
 	defer stdin.Close()
 	limit, lines := teller{to: ask}, make(chan string, 16)
 	limit.tell(env.Limit())
-	w, err := env.Start(ctx, proc.Spec{Argv: workerArgv(args(s)...), Stdin: stdin, Stdout: &lineWriter{to: lines}, IdleIO: true})
+	w, err := env.Start(ctx, proc.Spec{Argv: workerArgv(args(s)...), Stdin: stdin, Stdout: &lineWriter{to: lines}, Files: files, IdleIO: true})
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func zero(path string, from, done int64, pace *pacer, out *answers) error {
 	if err != nil {
 		return err
 	}
-	m, err := newMover(f, out, pace, done, done+total, sliceLimit(done+total, minSlice))
+	m, err := newMover(syncOf(f), out, pace, done, done+total, sliceLimit(done+total, minSlice))
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func allocate(path string, from, done, to int64, pace *pacer, out *answers) erro
 			pace = nil
 		}
 	}
-	m, err := newMover(f, out, pace, done, done+max(0, to-from), zeroPiece)
+	m, err := newMover(syncOf(f), out, pace, done, done+max(0, to-from), zeroPiece)
 	if err != nil {
 		return err
 	}

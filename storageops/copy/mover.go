@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -42,11 +41,11 @@ func (a *answers) json(v any) {
 	a.line(string(b))
 }
 
-// mover does pieces of work on dst with several under way, cuts them into slices, and says of each slice that it was reached
+// mover does pieces of work with several under way, cuts them into slices, and says of each slice that it was reached
 // once all before it is on stable storage. The sync of a slice goes on while the next one is being written.
 // Its methods are called by one goroutine; after an error they do nothing, and end tells it.
 type mover struct {
-	dst    *os.File
+	settle func() error // puts on stable storage what was done before
 	out    *answers
 	limit  int64  // bytes of data in a slice
 	pace   *pacer // nil: the work moves no data
@@ -78,10 +77,10 @@ type stretch struct {
 	next, done int64
 }
 
-func newMover(dst *os.File, out *answers, pace *pacer, done, total, limit int64) (*mover, error) {
+func newMover(settle func() error, out *answers, pace *pacer, done, total, limit int64) (*mover, error) {
 	out.line(lineTotal, total)
 	m := &mover{
-		dst: dst, out: out, pace: pace, limit: limit, pieces: make(chan task), cuts: make(chan *stretch), cur: &stretch{},
+		settle: settle, out: out, pace: pace, limit: limit, pieces: make(chan task), cuts: make(chan *stretch), cur: &stretch{},
 		given: done, moved: done, told: done,
 	}
 	for range underWay {
@@ -111,7 +110,7 @@ func (m *mover) sync() {
 		if m.failed() != nil {
 			continue
 		}
-		if err := fdatasync(m.dst); err != nil {
+		if err := m.settle(); err != nil {
 			m.note(err, 0)
 			continue
 		}

@@ -79,7 +79,7 @@ func (c rawCopy) run(dst *os.File, source string, h hello, pace *pacer, out *ans
 		return err
 	}
 	total += c.Done
-	if k.m, err = newMover(dst, out, pace, c.Done, total, sliceLimit(total, c.MinSlice)); err != nil {
+	if k.m, err = newMover(syncOf(dst), out, pace, c.Done, total, sliceLimit(total, c.MinSlice)); err != nil {
 		return err
 	}
 	err = k.copy()

@@ -21,6 +21,8 @@ const (
 	modeKeep     = "keep"
 	modeZero     = "zero"
 	modeAllocate = "allocate"
+	modeServe    = "serve"
+	modeSparsify = "sparsify"
 )
 
 // What a keeper is asked, and how it answers when it is done.
@@ -53,11 +55,13 @@ const (
 //	    copy {json}             copies SOURCE to DEST, both raw; see rawCopy
 //	zero FILE FROM DONE         writes zeros over all that is allocated from FROM on; DONE bytes of work are before it
 //	allocate FILE FROM DONE TO  allocates blocks
+//	sparsify FILE ALIGN FROM DONE   frees what reads as zeros in FILE, an image that a server shows on descriptor 3
+//	serve NODE LAYER…           becomes that server: qemu-nbd with the image NODE, which waits on the socket that is descriptor 3
 //
-// All of them take the line "limit BYTES" on their standard input at any time and do not answer it: so many bytes per second may be
+// All but the server take the line "limit BYTES" on their standard input at any time and do not answer it: so many bytes per second may be
 // moved from now on, 0 = any number.
 //
-// Each command of a keeper is answered with the line "ok". The long ones (copy, zero, allocate) also print "total BYTES" first,
+// Each command of a keeper is answered with the line "ok". The long ones (copy, zero, allocate, sparsify) also print "total BYTES" first,
 // "progress BYTES" from time to time, when they are limited once a second or so, and "reached OFFSET BYTES" when all before OFFSET is on stable storage. Any failure
 // ends the worker.
 func WorkerMain(args []string) int {
@@ -78,6 +82,9 @@ func WorkerMain(args []string) int {
 }
 
 func serve(args []string, in io.Reader, out *answers) error {
+	if len(args) >= 3 && args[0] == modeServe {
+		return serveImage(args[1], args[2:])
+	}
 	told := listen(in)
 	if len(args) >= 3 && args[0] == modeKeep {
 		return keep(args[1], args[2:], told, out)
@@ -94,6 +101,8 @@ func serve(args []string, in io.Reader, out *answers) error {
 		switch {
 		case args[0] == modeZero && len(numbers) == 2:
 			return zero(args[1], numbers[0], numbers[1], &told.pace, out)
+		case args[0] == modeSparsify && len(numbers) == 3 && numbers[0] > 0:
+			return sparsify(args[1], numbers[0], numbers[1], numbers[2], &told.pace, out)
 		case args[0] == modeAllocate && len(numbers) == 3:
 			return allocate(args[1], numbers[0], numbers[1], numbers[2], &told.pace, out)
 		}
@@ -148,6 +157,9 @@ func fdatasync(f *os.File) error {
 	}
 	return nil
 }
+
+// syncOf is fdatasync of f, for a mover.
+func syncOf(f *os.File) func() error { return func() error { return fdatasync(f) } }
 
 func ignoringEINTR(call func() error) error {
 	for {

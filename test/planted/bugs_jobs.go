@@ -2,6 +2,7 @@ package main
 
 // jobBugs are in the storage jobs.
 func jobBugs() []bug {
+	sparsifying := catcher{pkg: "storageops/copy", run: "^TestSparsify$"}
 	verbs := catcher{pkg: "storageops", run: "^TestProve$"}
 	jobs := catcher{pkg: "storageops", run: "^TestFenced$"}
 	return []bug{
@@ -78,6 +79,34 @@ func jobBugs() []bug {
 			why:  "the next backup of the copied disk is a full one, though the engine has asked for its bitmaps",
 			file: "storageops/copydata.go", by: verbs.byItsPoints(),
 			edits: []edit{{`bitmaps: bool(x.Bitmaps), old: true,`, `old: true,`}},
+		},
+		{
+			name: "a sparsification frees what comes behind a run of zeros too",
+			why:  "a guest's data is gone, block by block, and no check of any image can see it",
+			file: "storageops/copy/sparsify.go", by: sparsifying,
+			edits: []edit{{`f.free(zeros, at)`, `f.free(zeros, at+n)`}},
+		},
+		{
+			name: "a sparsification takes what another layer holds for the volume's own",
+			why:  "each sparsified overlay is filled with tables of zeros that it has never held, and hides what is merged into its base",
+			file: "storageops/copy/sparsify.go", by: sparsifying,
+			edits: []edit{{`	if !e.Own {
+`, `	if !e.Own && e.Zero {
+`}},
+		},
+		{
+			name: "a sparsification writes without the volume's lease",
+			why:  "another host that was given the volume is written over by the one that had it",
+			file: "storageops/sparsify.go", by: verbs.seeded("storageops/sparsify an overlay/a:"),
+			edits: []edit{{`			return x.leased(ctx, s, func(d storageDomain) error {
+`, `			return func(do func(d storageDomain) error) error {
+				d, err := x.domain()
+				if err != nil {
+					return err
+				}
+				return do(d)
+			}(func(d storageDomain) error {
+`}},
 		},
 	}
 }
