@@ -90,7 +90,7 @@ lint: ## golangci-lint, pinned
 .PHONY: generate
 generate: ## write the generated documents in docs
 	@$(MAKE) --no-print-directory build
-	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd ./storageops/domaincheck -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile' -update
+	go test ./agent ./agent/config ./cmd/vdsm-agentctl ./cmd/vdsm-agentd ./storageops/domaincheck ./metrics -run 'TestGeneratedDocuments|TestOpenRPC|TestManual|TestShippedFile|TestGuide' -update
 
 .PHONY: packages
 packages: ## build the deb and the rpm of this commit in dist

@@ -16,6 +16,7 @@ import (
 	"vdsm-agent/hostops"
 	"vdsm-agent/internal/code"
 	"vdsm-agent/internal/proc"
+	"vdsm-agent/metrics"
 	"vdsm-agent/rpc"
 	"vdsm-agent/rpc/certs"
 	"vdsm-agent/rpc/client"
@@ -52,14 +53,21 @@ func Run(ctx context.Context, c config.Config, log zerolog.Logger) (err error) {
 	settings := newSettings(c, log)
 	service := systemd.New(log)
 	// The sockets open first, so that whoever asks why the start takes long gets an answer.
-	server := rpc.New(rpc.Options{Log: log, Connections: c.Connections, PerAddress: c.PerAddress})
+	figures := metrics.New()
+	server := rpc.New(rpc.Options{Log: log, Connections: c.Connections, PerAddress: c.PerAddress, Observer: figures.Server()})
 	doors, err := open(ctx, c, server, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, doors.close()) }()
 
-	p, err := start(ctx, settings, server, service, log)
+	endMetrics, err := serveMetrics(ctx, c, settings, figures)
+	if err != nil {
+		return err
+	}
+	defer endMetrics()
+
+	p, err := start(ctx, settings, server, service, figures, log)
 	if err != nil {
 		return err
 	}
@@ -96,7 +104,7 @@ type parts struct {
 }
 
 // start brings everything up (G13): load, end what a former run left, go on with each task, accept work.
-func start(ctx context.Context, s *settings, server *rpc.Server, service *systemd.Service, log zerolog.Logger) (p *parts, err error) {
+func start(ctx context.Context, s *settings, server *rpc.Server, service *systemd.Service, figures *metrics.Metrics, log zerolog.Logger) (p *parts, err error) {
 	p = &parts{}
 	c := s.current()
 	defer func() {
@@ -117,8 +125,9 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 		return p, err
 	}
 	step("opening the store")
+	observed := figures.Store()
 	err = patiently(store.ErrInUse, func() (err error) {
-		p.store, err = store.Open(c.StatePath(StoreFile), store.Options{Log: log})
+		p.store, err = store.Open(c.StatePath(StoreFile), store.Options{Log: log, Observer: observed})
 		return err
 	})
 	if err != nil {
@@ -170,13 +179,15 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 		Loading: func(done, total int) {
 			step(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
 		},
-		Pulse: tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
+		Observer: figures.Tasks(verbs), Passing: systemd.NewInhibitor(log).Hold,
+		Pulse:    tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
 	})
 	step("recovering the tasks")
 	if err := p.engine.Start(left); err != nil {
 		return p, err
 	}
-	server.Handle(rpc.Methods(p.engine, append(calls(storage, p.vms), s.calls()...)))
+	figures.Look(sources(s, p.engine, storage))
+	server.Handle(rpc.Methods(p.engine, slices.Concat(calls(storage, p.vms), s.calls(), metricsCalls(figures))))
 	server.Feed(p.engine)
 	server.SetReady()
 	return p, nil

@@ -19,6 +19,8 @@ import (
 // as is the transport of pipes for a peer with a role.
 type as struct{ role access.Role }
 
+func (as) Name() string { return "as" }
+
 func (a as) Open(_ context.Context, conn net.Conn) (stream.Framing, rpc.Peer, error) {
 	return stream.NewLines(conn, stream.MaxMessage), rpc.Peer{Name: "alice (pid 7)", Role: a.role}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"sync"
+	"time"
 
 	"vdsm-agent/internal/code"
 	"vdsm-agent/rpc/stream"
@@ -44,6 +45,7 @@ type connection struct {
 
 // Handle is jsonrpc2.Handler's: it never blocks.
 func (c *connection) Handle(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) {
+	begun := time.Now()
 	call := c.stream.Call(r.ID)
 	m, err := c.server.find(r.Method)
 	if c.serving.Err() != nil {
@@ -52,8 +54,14 @@ func (c *connection) Handle(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.R
 	if err == nil {
 		err = c.allow(m)
 	}
+	told := c.server.unknown
+	if m != nil {
+		told = m.told
+	}
 	work := func() {
-		if raw, err := c.work(ctx, m, call); err != nil {
+		raw, err := c.work(ctx, m, call)
+		told(code.Of(err), time.Since(begun))
+		if err != nil {
 			c.refuse(r.ID, err)
 		} else {
 			c.sent(c.stream.Answer(r.ID, raw))
@@ -67,6 +75,7 @@ func (c *connection) Handle(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.R
 		err = c.admit(m.Cancels, work)
 	}
 	if err != nil {
+		told(code.Of(err), time.Since(begun))
 		c.refuse(r.ID, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"vdsm-agent/internal/access"
 	"vdsm-agent/internal/code"
@@ -45,6 +46,8 @@ type Method struct {
 	// Handle answers. A nil result is answered as true, a json.RawMessage as it is. An error is answered with the code it carries, 100 without. ctx
 	// ends with the connection and with the agent.
 	Handle func(ctx context.Context, r *Request) (any, error)
+
+	told func(code.Code, time.Duration) // tells the server's observer of each answer
 }
 
 // fields lists the parameters in the order of an array.

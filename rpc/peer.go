@@ -23,6 +23,8 @@ type Peer struct {
 
 // Transport makes messages of the bytes of a connection.
 type Transport interface {
+	// Name is one word for all connections of this kind: local, tls, plain.
+	Name() string
 	// Open does what comes before the first message: it finds out who the peer is, and what it speaks. It returns in bounded
 	// time, and soon after ctx has ended. After an error the connection is closed, and the error logged.
 	Open(ctx context.Context, conn net.Conn) (stream.Framing, Peer, error)
@@ -32,6 +34,9 @@ type Transport interface {
 type Local struct {
 	Policy *access.Policy
 }
+
+// Name is local.
+func (Local) Name() string { return "local" }
 
 // Open asks the kernel who the peer is. Errors: it does not tell.
 func (l Local) Open(_ context.Context, conn net.Conn) (stream.Framing, Peer, error) {

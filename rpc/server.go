@@ -33,6 +33,8 @@ type Options struct {
 	// Connections is how many clients may be connected to each listener, and PerAddress how many of them from one address (all
 	// of a unix socket's come from one); 0 = any number.
 	Connections, PerAddress int
+	// Observer is told what clients do; nil = nobody is.
+	Observer Observer
 }
 
 // Server answers calls. It is made before anything else of the agent, so that whoever asks why the start takes long gets
@@ -44,6 +46,8 @@ type Server struct {
 	limits   [2]int                 // Connections, PerAddress
 	status   atomic.Pointer[string] // nil = ready
 	events   hub
+	observer Observer
+	unknown  func(code.Code, time.Duration) // tells of a call of no method
 
 	mu       sync.RWMutex
 	methods  map[string]*Method // by name and by alias
@@ -52,10 +56,14 @@ type Server struct {
 
 // New makes a server that is starting, and has two methods: rpc.methods and rpc.discover, which describe all.
 func New(o Options) *Server {
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
 	if o.DrainFor == 0 {
 		o.DrainFor = 5 * time.Second
 	}
 	s := &Server{log: o.Log, drainFor: o.DrainFor, limits: [2]int{o.Connections, o.PerAddress}, methods: map[string]*Method{}}
+	s.observer, s.unknown = o.Observer, o.Observer.Method(noMethod)
 	s.events = hub{log: o.Log, listeners: map[*connection]*listener{}}
 	s.SetStatus("the agent is starting")
 	s.Handle([]Method{
@@ -77,6 +85,7 @@ func (s *Server) Handle(methods []Method) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range methods {
+		m.told = s.observer.Method(m.Name)
 		for _, name := range append([]string{m.Name}, m.Aliases...) {
 			if _, taken := s.methods[name]; taken || name == "" || m.Handle == nil || m.Doc == "" || m.Role == access.None {
 				panic("method " + name + " is registered twice, does nothing, or lacks its doc or its role")
@@ -123,6 +132,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 		conn, err := l.Accept()
 		switch {
 		case err == nil && !seats.take(conn.RemoteAddr()):
+			s.observer.TurnedAway(t.Name())
 			turnAway(conn)
 		case err == nil:
 			clients.Go(func() {
@@ -164,6 +174,7 @@ func exhausted(err error) bool {
 
 // open makes a peer of a connection, and answers it until it is gone or ctx ends.
 func (s *Server) open(ctx context.Context, conn net.Conn, t Transport) {
+	defer s.observer.Connected(t.Name())()
 	f, p, err := t.Open(ctx, conn)
 	if err != nil {
 		s.log.Warn().Err(err).Stringer("from", conn.RemoteAddr()).Msg("a client could not connect")

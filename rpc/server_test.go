@@ -69,6 +69,8 @@ func (p *pipes) dial() net.Conn {
 // piped is the transport of pipes: lines, from a peer who may do everything.
 type piped struct{}
 
+func (piped) Name() string { return "piped" }
+
 func (piped) Open(_ context.Context, conn net.Conn) (stream.Framing, rpc.Peer, error) {
 	return stream.NewLines(conn, stream.MaxMessage), rpc.Peer{Name: "tester", Role: access.Admin}, nil
 }

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 need=()
+tools=() # programs that are put into .tools alone
 want() { # want PROGRAM PACKAGE
 	command -v "$1" >/dev/null 2>&1 || [[ -x /usr/sbin/$1 || -x /sbin/$1 ]] || need+=("$2")
 }
@@ -32,6 +33,10 @@ test)
 	want sanlock sanlock
 	want zsh zsh
 	want fish fish
+	want curl curl
+	want openssl openssl
+	want dpkg-deb dpkg
+	tools=(promtool)
 	;;
 vm)
 	want qemu-img qemu-utils
@@ -60,6 +65,12 @@ if [[ $1 != demo && $(id -u) != 0 ]]; then
 	echo "The tests mount file systems, make cgroups and change owners: run them as root (sudo make $([[ $1 == test ]] && echo test || echo "test-$1"))." >&2
 	exit 1
 fi
+for tool in "${tools[@]}"; do
+	if ! command -v "$tool" >/dev/null 2>&1 && [[ ! -x .tools/$tool ]]; then
+		echo "Putting $tool into .tools, out of Debian's packages"
+		"scripts/$tool.sh" .tools >/dev/null
+	fi
+done
 if [[ ${#need[@]} == 0 ]]; then
 	exit 0
 fi

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"sync"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -44,47 +45,63 @@ const healthWait = 2 * time.Second
 // Health looks at every domain, at all of them at once and for healthWait at most: one whose file system hangs is an error, and hinders
 // neither the others nor whoever asks. It is looked at again only when the look before has ended.
 func (st *Storage) Health(ctx context.Context) map[string]Health {
+	return st.healths.all(ctx, st.registry.List(), st.health, func(id string) Health {
+		return Health{Err: code.Errorf(code.DomainAccess, "storage domain %s does not answer", id), Delay: healthWait}
+	})
+}
+
+// looks are those at domains that have not ended.
+type looks[T any] struct {
+	mu   sync.Mutex // guards busy
+	busy map[string]chan T
+}
+
+// all looks at all domains at once; silent stands for one that does not answer in time.
+func (l *looks[T]) all(ctx context.Context, ids []string, look, silent func(id string) T) map[string]T {
 	ctx, end := context.WithTimeout(ctx, healthWait)
 	defer end()
-	looks := map[string]chan Health{}
-	for _, id := range st.registry.List() {
-		looks[id] = st.lookAt(id)
+	begun := map[string]chan T{}
+	for _, id := range ids {
+		begun[id] = l.begin(id, look)
 	}
-	out := map[string]Health{}
-	for id, look := range looks {
+	out := map[string]T{}
+	for id, one := range begun {
 		select {
-		case h := <-look:
-			look <- h // for others who wait for the same look
-			out[id] = h
+		case seen := <-one:
+			one <- seen // for others who wait for the same look
+			out[id] = seen
 		case <-ctx.Done():
-			out[id] = Health{Err: code.Errorf(code.DomainAccess, "storage domain %s does not answer", id), Delay: healthWait}
+			out[id] = silent(id)
 		}
 	}
 	return out
 }
 
-// lookAt begins a look at a domain, unless one goes on. Its answer is in the channel.
-func (st *Storage) lookAt(id string) chan Health {
-	st.looking.Lock()
-	defer st.looking.Unlock()
-	if look, busy := st.looks[id]; busy {
-		return look
+// begin begins a look at a domain, unless one goes on. Its answer is in the channel.
+func (l *looks[T]) begin(id string, look func(id string) T) chan T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if one, busy := l.busy[id]; busy {
+		return one
 	}
-	look := make(chan Health, 1)
-	st.looks[id] = look
+	one := make(chan T, 1)
+	if l.busy == nil {
+		l.busy = map[string]chan T{}
+	}
+	l.busy[id] = one
 	go func() {
-		begun := time.Now()
-		h := st.health(id)
-		h.Delay = time.Since(begun)
-		st.looking.Lock()
-		delete(st.looks, id)
-		st.looking.Unlock()
-		look <- h
+		seen := look(id)
+		l.mu.Lock()
+		delete(l.busy, id)
+		l.mu.Unlock()
+		one <- seen
 	}()
-	return look
+	return one
 }
 
 func (st *Storage) health(id string) (h Health) {
+	begun := time.Now()
+	defer func() { h.Delay = time.Since(begun) }()
 	d, err := st.registry.GetReadOnly(id)
 	if err != nil {
 		return Health{Err: err}

@@ -40,8 +40,8 @@ type Storage struct {
 	trashFor time.Duration
 	log      zerolog.Logger
 
-	looking sync.Mutex // guards looks
-	looks   map[string]chan Health
+	healths looks[Health]
+	rooms   looks[Room]
 }
 
 // New makes the verbs. It does nothing yet.
@@ -53,7 +53,6 @@ func New(o Options) *Storage {
 			registry: o.Domains, workers: o.Workers, wait: cmp.Or(o.MountWait, defaultMountWait),
 			users: map[string]map[string]bool{}, busy: map[string]<-chan struct{}{},
 		},
-		looks: map[string]chan Health{},
 	}
 }
 

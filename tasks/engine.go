@@ -33,20 +33,26 @@ type Options struct {
 	Loading func(done, total int)
 	// Pulse shows that the engine is alive.
 	Pulse Pulse
+	// Observer is told what the engine does; nil = nobody is.
+	Observer Observer
+	// Passing is called before a task passes its point of no return, and what it returns when the step has come to its end, or the agent
+	// has. Both return soon. nil = nobody wants to know.
+	Passing func(task string) (passed func())
 }
 
 // Engine runs tasks. Its methods may be called from any goroutine; those that ask for a change return after it is on stable
 // storage.
 type Engine struct {
-	options Options
-	store   store.Store
-	log     zerolog.Logger
-	verbs   map[string]*Verb
-	locks   *lockTable
-	events  bus
-	queue   atomic.Int64 // Options.QueueLimit, as it is now
-	tuning  atomic.Pointer[Tuning]
-	changes atomic.Uint64 // see Changes
+	options  Options
+	store    store.Store
+	log      zerolog.Logger
+	verbs    map[string]*Verb
+	locks    *lockTable
+	events   bus
+	observer Observer
+	queue    atomic.Int64 // Options.QueueLimit, as it is now
+	tuning   atomic.Pointer[Tuning]
+	changes  atomic.Uint64 // see Changes
 
 	ctx     context.Context // ends when the agent shuts down
 	shut    context.CancelCauseFunc
@@ -68,6 +74,9 @@ func New(o Options) *Engine {
 	e := &Engine{
 		options: o, store: o.Store, log: o.Log, verbs: map[string]*Verb{}, locks: newLockTable(o.Limits),
 		ctx: ctx, shut: shut, closing: ctx.Done(), tasks: map[string]*task{}, incoming: map[string]chan struct{}{},
+	}
+	if e.observer = o.Observer; o.Observer == nil {
+		e.observer = nobody{}
 	}
 	e.queue.Store(int64(o.QueueLimit))
 	e.Tune(o.Tuning)

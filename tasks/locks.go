@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 )
 
 // lockTable is the scheduler: it gives tasks their locks and a slot of their class, all at once or not at all, so that no two
@@ -35,8 +36,10 @@ type claim struct {
 	task    string
 	class   Class
 	locks   []Lock
-	seq     uint64 // order of arrival
-	blocked int    // keys at which something is in the way
+	seq     uint64    // order of arrival
+	came    time.Time // in the queue
+	ready   time.Time // has its locks since then; zero = not yet
+	blocked int       // keys at which something is in the way
 	state   claimState
 	slot    bool          // counts against its class
 	without bool          // needs no slot: a revert
@@ -226,7 +229,7 @@ func (lt *lockTable) retake(c *claim) <-chan struct{} {
 // join makes a claim and puts it at the end of its queues. The caller holds mu.
 func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 	lt.last++
-	c := &claim{task: task, class: class, locks: ordered(locks), seq: lt.last, granted: make(chan struct{})}
+	c := &claim{task: task, class: class, locks: ordered(locks), seq: lt.last, came: time.Now(), granted: make(chan struct{})}
 	for _, l := range c.locks {
 		q := lt.keys[l.Key]
 		if q == nil {
@@ -242,6 +245,7 @@ func (lt *lockTable) join(task string, class Class, locks []Lock) *claim {
 
 // makeReady lets a claim that has its locks wait for a slot, if it needs one. The caller holds mu, and serves the class.
 func (lt *lockTable) makeReady(c *claim) {
+	c.ready = time.Now()
 	if c.without {
 		lt.grant(c, false)
 		return

@@ -45,11 +45,12 @@ func (p *progress) reset(done, total int64) {
 	p.done, p.total, p.samples = done, total, nil
 }
 
-// set counts, and says whether it is time to tell subscribers.
-func (p *progress) set(done, total int64) (tell bool) {
+// set counts, and says whether it is time to tell subscribers, and how many bytes are new.
+func (p *progress) set(done, total int64) (tell bool, more int64) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	more = max(done-p.done, 0)
 	p.done, p.total = done, total
 	if tell = now.Sub(p.told) >= progressEvery; tell {
 		p.told = now
@@ -59,13 +60,13 @@ func (p *progress) set(done, total int64) (tell bool) {
 	case n > 0 && done < p.samples[n-1].done:
 		p.samples = nil // a slice is done again: what was before says nothing about the rate
 	case n > 0 && now.Sub(p.samples[n-1].at) < sampleEvery:
-		return tell
+		return tell, more
 	}
 	p.samples = append(p.samples, sample{now, done})
 	for len(p.samples) > 2 && now.Sub(p.samples[0].at) > rateWindow {
 		p.samples = p.samples[1:]
 	}
-	return tell
+	return tell, more
 }
 
 func (p *progress) bytes() (done, total int64) {

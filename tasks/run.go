@@ -89,6 +89,7 @@ func (t *task) acquire() error {
 	if t.record().Revert != nil {
 		return t.beginRevert(ctx)
 	}
+	t.engine.observer.Granted(t.verb.Class, c.ready.Sub(c.came), time.Since(c.ready))
 	return t.unlessStopped(t.persist("has its locks and starts", func(r *record) error {
 		if r.State != Queued {
 			return errStopped
@@ -164,6 +165,9 @@ func (t *task) forward() error {
 func (t *task) runStep(ctx context.Context, i int) error {
 	step, scope := &t.plan().Steps[i], &Scope{t: t, step: i}
 	resumed := t.record().Steps[i].State != StepWaiting
+	if passing := t.engine.options.Passing; passing != nil && step.PointOfNoReturn {
+		defer passing(t.id)()
+	}
 	if !resumed {
 		if err := t.recordPlan(ctx, i); err != nil {
 			return err
@@ -320,6 +324,7 @@ func (t *task) commitFailed(ctx context.Context, i int, failure error) (over boo
 		}
 	}
 	t.log().Warn().Err(failure).Str("step", step.Name).Msg("a step past the point of no return failed; trying again")
+	t.engine.observer.Retried(t.verb.Name)
 	t.stick(fmt.Sprintf("step %s is tried again: %s", step.Name, failure))
 	return false, nil
 }

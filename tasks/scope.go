@@ -134,7 +134,11 @@ func (s *Scope) CheckpointOf(name string, v any) (bool, error) {
 
 // Progress tells how many bytes of how many are done. It is cheap and may be called at any rate.
 func (s *Scope) Progress(done, total int64) {
-	if s.t.progress.set(done, total) {
+	tell, more := s.t.progress.set(done, total)
+	if more > 0 {
+		s.t.engine.observer.Copied(s.t.verb.Name, more)
+	}
+	if tell {
 		s.t.engine.events.publish(Progressed, s.t)
 	}
 }

@@ -158,6 +158,7 @@ func (t *task) stick(why string) {
 	t.stuckWhy = why
 	t.mu.Unlock()
 	if first {
+		t.engine.observer.Stuck(t.verb.Name)
 		t.engine.events.publish(Moved, t)
 	}
 	t.wake()

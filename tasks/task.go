@@ -27,6 +27,7 @@ type task struct {
 	lock   chan struct{}
 	doubt  *record                // a change whose fate is unknown: look before the next; guarded by lock
 	landed *record                // the last one that was found to be there after all; guarded by lock
+	since  int64                  // microseconds since 1970: when it got its state, or was read; guarded by lock
 	rec    atomic.Pointer[record] // what the store has; replaced, never changed; nil when the task has ended
 	end    atomic.Pointer[ended]  // set before rec becomes nil
 
@@ -56,7 +57,7 @@ var (
 
 // newTask makes a task of a record that has its plan, or has ended.
 func newTask(e *Engine, v *Verb, r *record) *task {
-	t := &task{engine: e, id: r.ID, verb: v, created: r.Created, own: r.Who == agentItself, lock: make(chan struct{}, 1)}
+	t := &task{engine: e, id: r.ID, verb: v, created: r.Created, own: r.Who == agentItself, lock: make(chan struct{}, 1), since: time.Now().UnixMicro()}
 	t.progress.reset(r.Done, r.Total)
 	t.show(r)
 	return t
@@ -269,6 +270,9 @@ func (t *task) publish(deferred string, r *record) {
 		t.engine.spawn(func() { t.engine.adoptLater(id) })
 	}
 	t.show(r)
+	if before != r.State {
+		t.observe(before, r)
+	}
 	if r.State == Cleared {
 		t.engine.forget(t)
 	}

@@ -120,6 +120,7 @@ func (t *task) undoStep(ctx context.Context, i int) error {
 	if failure != nil {
 		what = fmt.Sprintf("the undo of step %s failed: %s", step.Name, failure)
 		t.log().Error().Err(failure).Str("step", step.Name).Msg("an undo failed")
+		t.engine.observer.UndoFailed(t.verb.Name)
 	}
 	return t.persist(what, func(r *record) error {
 		r.Steps[i].State, r.Steps[i].Error = StepUndone, ""

@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount file systems: run them as root")
 	}
-	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount", "strace", "zsh", "fish"} {
+	for _, program := range []string{"qemu-img", "qemu-io", "mke2fs", "mkfs.xfs", "xfs_io", "mount", "strace", "zsh", "fish", "curl"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%s is missing; `make test` installs it: %v", program, err)
 		}

@@ -46,6 +46,7 @@ type Config struct {
 	Mounts        string        // where storage is mounted and remembered; "" = in the state directory
 	MountWait     time.Duration // how long a mount is waited for
 	Mock          bool          // the mock verb is there, for tests of clients
+	Metrics       Metrics
 
 	Live
 
@@ -60,6 +61,7 @@ type Live struct {
 	Limits     map[tasks.Class]int
 	QueueLimit int
 	Tuning     tasks.Tuning
+	TrashLimit int // percent of a domain's file system; 0 = none
 }
 
 // TLS is how clients on other hosts reach the agent.
@@ -73,6 +75,13 @@ type TLS struct {
 type Plain struct {
 	Address string // "host:port"; "" = not at all
 	Role    access.Role
+}
+
+// Metrics is where figures for Prometheus can be read.
+type Metrics struct {
+	Address string      // the path of a unix socket, or "host:port"; "" = nowhere
+	Mode    fs.FileMode // of that socket
+	Group   int         // the same; 0 = the process's
 }
 
 // Flags are what the command line says; "" = not given.
@@ -143,6 +152,11 @@ func Load(f Flags) (Config, error) {
 	if c.StateDir, err = filepath.Abs(c.StateDir); err != nil {
 		return c, err
 	}
-	c.Socket, err = filepath.Abs(c.Socket)
-	return c, err
+	if c.Socket, err = filepath.Abs(c.Socket); err != nil {
+		return c, err
+	}
+	if c.Metrics.Address == besideSocket {
+		c.Metrics.Address = filepath.Join(filepath.Dir(c.Socket), "metrics.sock")
+	}
+	return c, nil
 }

@@ -100,6 +100,9 @@ var keys = []key{
 	{section: "storage", key: "trash_for", value: "24h",
 		doc: "How long what a delete has moved to the trash can be taken back when the delete is neither cleared nor reverted.",
 		set: func(c *Config) func(string) error { return setDuration(&c.TrashFor) }},
+	{section: "storage", key: "trash_limit", value: "20", live: true,
+		doc: "How much of a domain's file system its trash should take at most, in percent; 0 = any part. Nothing is removed for it: metrics and vdsm-agentctl doctor tell.",
+		set: func(c *Config) func(string) error { return setPercent(&c.TrashLimit) }},
 	{section: "storage", key: "mounts", value: "/rhev/data-center/mnt", unset: true,
 		doc: "Directory in which NFS and other storage is mounted, and those of this host are linked, under VDSM's names. Without it mnt in state_dir. " +
 			"The given one is VDSM's own, which must not run then.",
@@ -155,6 +158,17 @@ var keys = []key{
 	{section: "tasks", key: "fence_for", value: "1h", live: true,
 		doc: "How long a cancelled flow refuses new tasks, unless Flow.release ends that before.",
 		set: func(c *Config) func(string) error { return setDuration(&c.Tuning.FenceFor) }},
+
+	{section: "metrics", key: "address", value: besideSocket,
+		doc: "Where Prometheus' text format can be read, at /metrics: the absolute path of a unix socket, an address and port of this host, as in 127.0.0.1:9533, which every " +
+			"user of it can read; none = not at all. socket is metrics.sock in the directory of agent.socket. What is there, docs/monitoring.md says.",
+		set: func(c *Config) func(string) error { return setMetrics(&c.Metrics.Address) }},
+	{section: "metrics", key: "mode", value: "0660",
+		doc: "The mode of that unix socket, in octal.",
+		set: func(c *Config) func(string) error { return setMode(&c.Metrics.Mode) }},
+	{section: "metrics", key: "group", value: "adm", unset: true,
+		doc: "Its group, by name or number. Without it the daemon's own.",
+		set: func(c *Config) func(string) error { return setGroup(&c.Metrics.Group) }},
 
 	{section: "debug", key: "mock_verb", value: "false",
 		doc: "Whether there is the verb Mock.run, which does nothing, for tests of clients: true or false.",

@@ -11,7 +11,7 @@ import (
 func TestProblems(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"[storage]\n\ncolour = red\n", `:3: there is no key "colour" in section [storage]; it has roots, owner, trash_for`},
-		{"[paint]\ncolour = red", ":2: there is no section [paint]; sections are access, agent, debug, plain, rpc, storage, tasks, tls"},
+		{"[paint]\ncolour = red", ":2: there is no section [paint]; sections are access, agent, debug, metrics, plain, rpc, storage, tasks, tls"},
 		{"log_level = info", ":1: log_level stands before the first section"},
 		{"# a comment\n[storage]\ntrash_for = soon # or later", `:3: trash_for in section [storage]: "soon" is not a length of time`},
 		{"[storage]\ntrash_for =", ":2: trash_for in section [storage]:"},

@@ -215,3 +215,35 @@ func setLibvirt(to *string) func(string) error {
 		return nil
 	}
 }
+
+// besideSocket is the word for the usual place of the metrics.
+const besideSocket = "socket"
+
+// setMetrics reads where metrics can be read: the path of a socket, a port of this host alone, the usual place, or none.
+func setMetrics(to *string) func(string) error {
+	return func(s string) error {
+		if s == besideSocket || filepath.IsAbs(s) {
+			*to = s
+			return nil
+		}
+		if err := setAddress(to, "127.0.0.1")(s); err != nil {
+			return fmt.Errorf("%w, nor the absolute path of a socket, nor %s", err, besideSocket)
+		}
+		host, _, _ := net.SplitHostPort(*to)
+		if ip := net.ParseIP(host); *to != "" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%q is not an address of this host alone, such as 127.0.0.1 or [::1]; nobody is asked who they are there", host)
+		}
+		return nil
+	}
+}
+
+func setPercent(to *int) func(string) error {
+	return func(s string) error {
+		n, err := readCount(s)
+		if err != nil || n > 100 {
+			return fmt.Errorf("%q is not a part in percent, 0 to 100", s)
+		}
+		*to = n
+		return nil
+	}
+}

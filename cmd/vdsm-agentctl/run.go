@@ -66,6 +66,7 @@ type commands struct {
 	Import   importCommand   `cmd:"" name:"import-vdsm-tasks" help:"Show the tasks that VDSM has left and what they left in storage domains, and clean up after them."`
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
 	Config   configCommand   `cmd:"" help:"Look at the configuration of the daemon."`
+	Metrics  metricsCommand  `cmd:"" help:"Print the figures of the daemon, as Prometheus reads them."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 

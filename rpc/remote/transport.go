@@ -35,6 +35,9 @@ type Plain struct {
 	Options stomp.Options
 }
 
+// Name is plain.
+func (Plain) Name() string { return "plain" }
+
 // Open waits for the first bytes for FirstBytesFor.
 func (p Plain) Open(ctx context.Context, conn net.Conn) (stream.Framing, rpc.Peer, error) {
 	peer := rpc.Peer{Name: fmt.Sprintf("unproven (%s)", conn.RemoteAddr()), Role: p.Role}
@@ -51,6 +54,9 @@ type TLS struct {
 	CheckName bool
 	Options   stomp.Options
 }
+
+// Name is tls.
+func (TLS) Name() string { return "tls" }
 
 // Open shakes hands, for HandshakeFor at most, and waits for the first bytes for FirstBytesFor.
 func (t TLS) Open(ctx context.Context, conn net.Conn) (stream.Framing, rpc.Peer, error) {

@@ -44,6 +44,7 @@ func current(path string) string {
 func (s *SQLite) distrust(cause error) {
 	s.log.Error().Err(cause).Msg("the storage failed under the store: writing all of it to a new file")
 	s.broken, s.backoff = true, firstBackoff
+	s.observer.Trusted(false)
 	s.recover()
 }
 
@@ -52,6 +53,7 @@ func (s *SQLite) recover() {
 	err := s.rebuild()
 	if err == nil {
 		s.broken, s.retry = false, nil
+		s.observer.Trusted(true)
 		s.log.Warn().Msg("the store was written to a new file and is used again")
 		return
 	}

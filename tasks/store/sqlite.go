@@ -34,6 +34,8 @@ const (
 type Options struct {
 	Log  zerolog.Logger
 	Busy time.Duration // wait for locks of other programs, 0 = 5 s
+	// Observer is told how the writer does; nil = nobody is.
+	Observer Observer
 
 	disk       disk     // nil = the operating system
 	steps      []string // nil = the schema of this program
@@ -60,6 +62,7 @@ type Options struct {
 type SQLite struct {
 	path       string
 	log        zerolog.Logger
+	observer   Observer
 	busy       time.Duration
 	disk       disk
 	steps      []string
@@ -98,6 +101,9 @@ func Open(path string, o Options) (*SQLite, error) {
 	s := &SQLite{
 		path: path, log: o.Log.With().Str("store", path).Logger(), busy: o.Busy, disk: o.disk, steps: o.steps,
 		checkpoint: o.checkpoint, prune: o.prune, requests: make(chan *request), closing: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	if s.observer = o.Observer; s.observer == nil {
+		s.observer = nobody{}
 	}
 	if s.busy == 0 {
 		s.busy = defaultBusy

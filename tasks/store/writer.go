@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -116,6 +117,7 @@ func (s *SQLite) gather(first *request) []*request {
 // the log first, so that a full disk is met here. A failure of the COMMIT itself is an "unknown" for all that it
 // held. That, or a failed sync at any time, ends the trust in the file.
 func (s *SQLite) write(group []*request) {
+	begun := time.Now()
 	answers := make([]error, len(group))
 	refuse := func(err error) { // nothing of the group is written: a conflict was one with a change that is not there either
 		for i := range answers {
@@ -130,6 +132,7 @@ func (s *SQLite) write(group []*request) {
 	default:
 		lost = s.transaction(group, answers, refuse)
 	}
+	s.told(begun, answers)
 	for i, r := range group {
 		r.done <- answers[i]
 	}
@@ -138,6 +141,23 @@ func (s *SQLite) write(group []*request) {
 	}
 	if lost != nil {
 		s.distrust(lost)
+	}
+}
+
+// told tells the observer what became of a transaction that began then. A conflict is an answer like any other.
+func (s *SQLite) told(begun time.Time, answers []error) {
+	good := 0
+	for _, err := range answers {
+		switch {
+		case err == nil:
+			good++
+		case !errors.Is(err, ErrConflict):
+			s.observer.Failed()
+			return
+		}
+	}
+	if good > 0 {
+		s.observer.Synced(time.Since(begun), good)
 	}
 }
 
