@@ -61,12 +61,12 @@ func ask[T any](a *answers, root string, look func() (T, error)) (T, error) {
 		v   T
 		err error
 	}
-	s = &silence{since: time.Now(), over: make(chan struct{})}
+	own := &silence{since: time.Now(), over: make(chan struct{})}
 	answered := make(chan answer, 1)
 	go func() {
 		v, err := look()
 		answered <- answer{v, err}
-		a.end(root, s)
+		a.end(root, own)
 	}()
 	late := time.NewTimer(patience)
 	defer late.Stop()
@@ -75,7 +75,7 @@ func ask[T any](a *answers, root string, look func() (T, error)) (T, error) {
 		return got.v, got.err
 	case <-late.C:
 	}
-	if s = a.begin(root, s); s == nil {
+	if s = a.begin(root, own); s == nil {
 		got := <-answered // just now
 		return got.v, got.err
 	}
