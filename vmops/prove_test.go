@@ -2,6 +2,7 @@ package vmops
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"vdsm-agent/tasks/tasktest/prove"
@@ -39,7 +40,7 @@ func proofCases(t *testing.T) []prove.Case {
 			return w
 		}}
 	}
-	return append(append(mergeCases(t), migrationCases(t)...), []prove.Case{
+	return slices.Concat(mergeCases(t), migrationCases(t), replicateCases(t), []prove.Case{
 		snapshot("snapshot", false, false),
 		snapshot("snapshot of a machine whose guest has no agent", false, true),
 		snapshot("snapshot of a machine that is frozen already", true, false),
@@ -47,7 +48,7 @@ func proofCases(t *testing.T) []prove.Case {
 		hibernate("hibernate a paused machine", newMachine(virt.Paused)),
 		hibernate("hibernate, and libvirt has finished when it is to cancel", late),
 		hibernate("hibernate, and libvirtd dies", breaks),
-	}...)
+	})
 }
 
 // TestProve stops, crashes and fails every verb; see package prove.

@@ -42,6 +42,7 @@ type Tasks interface {
 	List(f tasks.Filter) []tasks.Summary
 	Get(id string) (tasks.View, error)
 	Stop(id string, o tasks.StopOptions) error
+	Wait(ctx context.Context, id string, until func(tasks.Summary) bool) (tasks.Summary, error)
 }
 
 // hypervisor is what the verbs need of libvirt; *virt.Client says what each answers.
@@ -86,6 +87,7 @@ type volumes interface {
 	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
 	Sync(s *tasks.Scope, v storageops.VolumeID) error
 	merges
+	replicas
 }
 
 // VMs are the machines of this host.
@@ -105,6 +107,7 @@ type VMs struct {
 	mu        sync.Mutex
 	machines  map[string]*machine
 	dismissed dismissed
+	awaited   map[string]chan struct{} // tasks that wait to be asked to go on
 }
 
 // New makes the verbs.
@@ -120,7 +123,7 @@ func New(o Options) *VMs {
 }
 
 func newVMs(hv hypervisor, v volumes, log zerolog.Logger) *VMs {
-	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}}
+	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}, awaited: map[string]chan struct{}{}}
 	vms.ctx, vms.end = context.WithCancel(context.Background())
 	return vms
 }
@@ -133,7 +136,7 @@ func (vms *VMs) Close() {
 
 // Verbs are those that run as tasks.
 func (vms *VMs) Verbs() []*tasks.Verb {
-	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate()}
+	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate(), vms.replicate()}
 }
 
 // scoped is libvirt itself, which need not know the step.
