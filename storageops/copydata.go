@@ -15,25 +15,22 @@ import (
 
 // copyDataParams are those of SDM.copy_data.
 type copyDataParams struct {
-	Source  divInfo    `json:"source" doc:"the volume that is read, with its chain"`
-	Dest    divInfo    `json:"destination" doc:"the volume that is written, and the generation that it must have; one with a parent is written as an overlay"`
+	Source  endpoint   `json:"source" doc:"the volume that is read, with its chain, or with endpoint_type external the url and the format of a file or of an NBD server on a socket of this host"`
+	Dest    endpoint   `json:"destination" doc:"the volume that is written, and the generation that it must have; one with a parent is written as an overlay; or an external endpoint"`
 	Bitmaps param.Bool `json:"copy_bitmaps" default:"false" doc:"its bitmaps too, from COW to COW"`
 }
 
 func (p copyDataParams) check() error {
 	for _, e := range []struct {
 		name string
-		divInfo
+		endpoint
 	}{{"source", p.Source}, {"destination", p.Dest}} {
-		if e.Type == "external" {
-			return code.Errorf(code.InvalidParameter, "parameter %q: an external endpoint cannot be copied yet, only volumes of storage domains (endpoint_type div)", e.name)
-		}
-		if err := e.divInfo.check(); err != nil {
-			return code.Errorf(code.InvalidParameter, "parameter %q: %w", e.name, err)
+		if err := e.endpoint.check(); err != nil {
+			return code.Errorf(code.Of(err), "parameter %q: %w", e.name, err)
 		}
 	}
-	if p.Source.ref() == p.Dest.ref() {
-		return code.Errorf(code.InvalidParameter, "a volume cannot be copied to itself")
+	if p.Source.same(p.Dest) {
+		return code.Errorf(code.InvalidParameter, "%s cannot be copied to itself", p.Dest)
 	}
 	return nil
 }
@@ -55,39 +52,63 @@ type dataCopy struct {
 }
 
 func (st *Storage) copyJob() *tasks.Verb {
-	return st.jobVerb(&tasks.Verb{
-		Role: access.Operate, Doc: "Fill a volume with the data of another one, as a job.",
-		Name: "SDM.copy_data", Params: copyDataParams{}, Forward: true, Class: tasks.ClassCopy,
+	return &tasks.Verb{
+		Role: access.Operate, Doc: "Fill a volume with the data of another one, or copy from or to what is outside of all domains, as a job.",
+		Name: "SDM.copy_data", Params: copyDataParams{}, Job: true, Forward: true, Class: tasks.ClassCopy,
 		Contract: tasks.Contract{
 			CancellableUntil: "that write", PointOfNoReturn: "publish",
-			Remainder: "destination ILLEGAL, GEN unchanged, as engines expect", Bound: 10 * time.Second,
+			Remainder: "destination ILLEGAL, GEN unchanged, as engines expect; an external one part copied", Bound: 10 * time.Second,
 		},
 		Plan: func(id string, raw json.RawMessage) (*tasks.Plan, error) {
 			p, err := decode[copyDataParams](raw, param.Lenient)
 			if err != nil {
 				return nil, err
 			}
-			x := dataCopy{st.jobOn(p.Dest), id, p}
-			src := p.Source.ref()
-			return &tasks.Plan{
-				Tag: tasks.TagSDM, Locks: append(x.locks(), domainShared(src.Domain), imageShared(src.Domain, src.Image)),
-				Steps: []tasks.Step{x.checkStep(x.look), x.illegalStep(), x.dataStep(), x.publishStep()},
-			}, nil
+			plan := &tasks.Plan{Tag: tasks.TagSDM, Locks: append(p.Dest.locks(true), p.Source.locks(false)...)}
+			if p.Dest.external() {
+				x := outwardCopy{st, id, p}
+				plan.Steps = []tasks.Step{x.checkStep(), x.dataStep()}
+			} else {
+				x := dataCopy{st.jobOn(p.Dest.divInfo), id, p}
+				plan.Steps = []tasks.Step{x.checkStep(x.look), x.illegalStep(), x.dataStep(), x.publishStep()}
+			}
+			return plan, nil
 		},
-	}, func(raw json.RawMessage) (divInfo, error) {
-		p, err := decode[copyDataParams](raw, param.Lenient)
-		return p.Dest, err
-	})
+		Admit: func(_ context.Context, raw json.RawMessage) error {
+			p, err := decode[copyDataParams](raw, param.Lenient)
+			if err != nil {
+				return err
+			}
+			if p.Source.external() {
+				if err := st.admitExternal(p.Source, false); err != nil {
+					return err
+				}
+			}
+			if p.Dest.external() {
+				return st.admitExternal(p.Dest, true)
+			}
+			return st.admitJob(p.Dest.divInfo)
+		},
+	}
 }
 
-// look proves that the source is whole, that it is the one that was meant, and that the destination has room for it.
+// copySource proves that what is copied is whole, and that it is the one that was meant.
+func (st *Storage) copySource(ctx context.Context, s *tasks.Scope, e endpoint) (from, int64, error) {
+	if e.external() {
+		return st.externalSource(ctx, s, e)
+	}
+	source, m, err := st.volumeSource(ctx, s, e.ref())
+	if g := e.Generation; err == nil && g != nil && m.Generation != int(*g) {
+		err = code.Errorf(code.GenerationMismatch, "%s has generation %d, not %d: somebody else has changed it", e.ref(), m.Generation, *g)
+	}
+	return source, m.Capacity, err
+}
+
+// look proves the source, and that the destination has room for it.
 func (x dataCopy) look(ctx context.Context, s *tasks.Scope, d storageDomain, m domain.VolumeMeta) (any, error) {
-	source, meta, err := x.st.volumeSource(ctx, s, x.Source.ref())
+	source, capacity, err := x.st.copySource(ctx, s, x.Source)
 	if err != nil {
 		return nil, err
-	}
-	if g := x.Source.Generation; g != nil && meta.Generation != int(*g) {
-		return nil, code.Errorf(code.GenerationMismatch, "%s has generation %d, not %d: somebody else has changed it", x.Source.ref(), meta.Generation, *g)
 	}
 	children, err := d.Children(x.Image, x.Volume)
 	if err != nil {
@@ -96,8 +117,8 @@ func (x dataCopy) look(ctx context.Context, s *tasks.Scope, d storageDomain, m d
 	switch {
 	case m.VolType == domain.Shared || len(children) > 0:
 		return nil, code.Errorf(code.VolumeImageHasChild, "%s is what others are built on: its data cannot be replaced", x.volumeRef)
-	case m.Capacity < meta.Capacity:
-		return nil, code.Errorf(code.InvalidParameter, "%s has room for %d bytes, and its source has %d", x.volumeRef, m.Capacity, meta.Capacity)
+	case m.Capacity < capacity:
+		return nil, code.Errorf(code.InvalidParameter, "%s has room for %d bytes, and its source has %d", x.volumeRef, m.Capacity, capacity)
 	}
 	p := copyDataPlan{
 		jobPlan: jobPlanOf(m), Format: m.Format, Allocation: m.Type, Legality: m.Legality,

@@ -21,6 +21,11 @@ import (
 type images interface {
 	// Importable refuses what can be seen from outside to be no file that could be imported (1000).
 	Importable(path string) error
+	// External looks at an endpoint outside of all domains: a regular file, also one that is not there yet (false) in a directory that
+	// is, or the socket of an NBD server. Anything else, a symbolic link, and what lies in a domain, is refused (1000).
+	External(path string) (there bool, err error)
+	// CreateExternal is Create for such a file, which is on stable storage then.
+	CreateExternal(ctx context.Context, w work, c qemuimg.CreateSpec) error
 	// Verify, Info and Measure only read.
 	Verify(ctx context.Context, w work, img qemuimg.Image, want qemuimg.Expect) (qemuimg.Info, error)
 	Info(ctx context.Context, w work, img qemuimg.Image) (qemuimg.Info, error)

@@ -66,7 +66,7 @@ func jobCases(t *testing.T) []jobCase {
 	compat := func(version string) map[string]any {
 		return map[string]any{"qcow2_attr": map[string]any{"compat": version}}
 	}
-	return append(sparsifyJobCases(), []jobCase{
+	return append(append(sparsifyJobCases(), inwardCase(t)), []jobCase{
 		filling("fill a volume with a chain", imgA, volTop, imgB, volOld),
 		filling("fill an overlay, with bitmaps", imgB, volOld, imgA, volTop, "second:auto"),
 		changing(imgA, volTop, verbCase{"add a bitmap", "SDM.add_bitmap", on(volume(imgA, volTop), bitmap("b")), []string{"GEN=1", "1.1 b:auto"}, nil, false}),
@@ -108,7 +108,6 @@ func TestJobRefusals(t *testing.T) {
 		{"fill itself", "SDM.copy_data", map[string]any{"source": volume(imgA, volTop), "destination": volume(imgA, volTop)}, code.InvalidParameter, "itself"},
 		{"fill from nothing", "SDM.copy_data", map[string]any{"source": volume(imgA, volNew), "destination": volume(imgB, volOld)}, code.VolumeDoesNotExist, volNew},
 		{"fill nothing", "SDM.copy_data", map[string]any{"source": volume(imgA, volTop), "destination": volume(imgB, volNew)}, code.VolumeDoesNotExist, volNew},
-		{"fill an external one", "SDM.copy_data", map[string]any{"source": volume(imgA, volTop), "destination": map[string]any{"endpoint_type": "external", "url": "nbd://host"}}, code.InvalidParameter, "external"},
 		{"fill what others are built on", "SDM.copy_data", map[string]any{"source": volume(imgB, volOld), "destination": volume(imgA, volRaw)}, code.VolumeImageHasChild, volRaw},
 		{"fill a template", "SDM.copy_data", map[string]any{"source": volume(imgB, volOld), "destination": volume(imgTmpl, volTmpl)}, code.VolumeImageHasChild, volTmpl},
 		{"fill another generation", "SDM.copy_data", map[string]any{"source": volume(imgA, volTop), "destination": volume(imgB, volOld, "generation", 3)}, code.GenerationMismatch, "not 3"},

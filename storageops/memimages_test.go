@@ -156,9 +156,30 @@ func (m memImages) Create(ctx context.Context, w work, c qemuimg.CreateSpec) err
 				return []change{d.fill(ino, fill)}
 			}
 			d.last++
-			return []change{d.link(dir, path.Base(c.Path), d.last), d.chmod(d.last, 0o644), d.fill(d.last, fill)}
+			named, made := d.link(dir, path.Base(c.Path), d.last), d.last
+			link := named.apply
+			named.apply = func(s state) { // a new file has its first mode when it has its name
+				link(s)
+				s.at(made).mode = 0o644
+			}
+			return []change{named, d.fill(made, fill)}
 		})
 	})
+}
+
+func (m memImages) External(name string) (bool, error) {
+	_, n := m.disk.lookup(name)
+	return n != nil, nil
+}
+
+func (m memImages) CreateExternal(ctx context.Context, w work, c qemuimg.CreateSpec) error {
+	if err := m.Create(ctx, w, c); err != nil {
+		return err
+	}
+	if err := m.sync("the image", c.Path); err != nil {
+		return err
+	}
+	return m.sync("its directory", path.Dir(c.Path))
 }
 
 // edit changes an image's file, unsynced.

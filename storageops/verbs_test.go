@@ -54,7 +54,7 @@ func hostCases(t *testing.T) (all []hostCase) {
 	for _, c := range jobCases(t) {
 		all = append(all, c.hostCase)
 	}
-	return slices.Concat(all, chainVerbCases(), extendVerbCases(), deleteVolumesVerbCases(), mergeVerbCases(), []hostCase{repairCase})
+	return slices.Concat(all, chainVerbCases(), extendVerbCases(), deleteVolumesVerbCases(), mergeVerbCases(), []hostCase{repairCase, outwardCase(t)})
 }
 
 func with(base map[string]any, more ...any) map[string]any {

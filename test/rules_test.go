@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"storageops/domain/hangfs":            {},
 	"storageops/domaincheck":              {"storageops/domain", "storageops/qemuimg", "storageops/vdsmtasks", "internal/..."},
 	"storageops/vdsmtasks":                {"internal/param"},
-	"storageops/qemuimg":                  {"internal/code", "internal/proc"},
+	"storageops/qemuimg":                  {"storageops/nbd", "internal/code", "internal/proc"},
 	"storageops/qemuimg/qemuimgtest":      {"storageops/qemuimg", "internal/..."},
 	"storageops/nbd":                      {},
 	"storageops/copy":                     {"storageops/nbd", "storageops/qemuimg", "internal/code", "internal/proc"},

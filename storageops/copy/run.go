@@ -170,7 +170,7 @@ func (r *run) finish(ctx context.Context) error {
 		return errors.Join(r.taint(), code.Errorf(code.VolumeCopy,
 			"%s was changed while it was copied; stop what writes it and copy again", r.spec.Source.Path))
 	}
-	if r.spec.Dest.Format == qemuimg.Raw {
+	if r.spec.Dest.Format == qemuimg.Raw && !r.spec.shown() {
 		if err := r.keeper.truncate(r.spec.Capacity); err != nil {
 			return err
 		}

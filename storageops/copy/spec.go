@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/storageops/nbd"
 	"vdsm-agent/storageops/qemuimg"
 )
 
@@ -26,13 +27,13 @@ type Env interface {
 // Layer is one file of a chain.
 type Layer = qemuimg.Layer
 
-// Source is what is read. Nobody may write it, or a layer below it, meanwhile.
+// Source is what is read; its path may be an nbd.Address. Nobody may write it, or a layer below it, meanwhile.
 type Source struct {
 	Path, Format string
 	Backing      []Layer // the layers below it, nearest first
 }
 
-// Dest is what is written. It is there, is at least as large as the source, and nobody else writes it.
+// Dest is what is written; its path may be an nbd.Address, of a server that stays when its client leaves. It is there, is at least as large as the source, and nobody else writes it.
 type Dest struct {
 	Path, Format string
 	// Backing are the layers below it, nearest first. With Source.Backing too the source is copied as an overlay: only what
@@ -79,7 +80,12 @@ func (s *Spec) dest() qemuimg.Image {
 func (s *Spec) overlay() bool { return len(s.Source.Backing) > 0 && len(s.Dest.Backing) > 0 }
 
 // rawToRaw says whether our own worker copies, not qemu-img.
-func (s *Spec) rawToRaw() bool { return s.Source.Format == qemuimg.Raw && s.Dest.Format == qemuimg.Raw }
+func (s *Spec) rawToRaw() bool {
+	return s.Source.Format == qemuimg.Raw && s.Dest.Format == qemuimg.Raw && !nbd.IsAddress(s.Source.Path) && !s.shown()
+}
+
+// shown says whether the destination is what an NBD server shows: its length is the server's affair.
+func (s *Spec) shown() bool { return nbd.IsAddress(s.Dest.Path) }
 
 func (s *Spec) check() error {
 	if err := s.source().Check(); err != nil {
@@ -118,5 +124,5 @@ type State struct {
 // anew or a hard link is made, and the data does not.
 type Fingerprint struct {
 	Size  int64 `json:"size"`
-	Mtime int64 `json:"mtime"` // nanoseconds since 1970
+	Mtime int64 `json:"mtime"` // nanoseconds since 1970; 0 of what a server shows, which does not tell
 }

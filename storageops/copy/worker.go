@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vdsm-agent/storageops/nbd"
 )
 
 // WorkerCommand is the hidden command of the agent's binary that main answers with WorkerMain.
@@ -169,21 +171,81 @@ func ignoringEINTR(call func() error) error {
 	}
 }
 
+// kept is a destination that a keeper has open.
+type kept interface {
+	sync() error
+	file() (*os.File, error) // an error if it is none
+	Close() error
+}
+
+// keptFile is one that is a file.
+type keptFile struct{ *os.File }
+
+func (k keptFile) sync() error             { return fdatasync(k.File) }
+func (k keptFile) file() (*os.File, error) { return k.File, nil }
+
+// keptExport is one that a server shows. The server keeps it open, and tells each client that asks what became of what was written
+// before. It may take one client at a time, so the keeper stays only as long as it asks.
+type keptExport struct{ nbd.Address }
+
+func (k keptExport) Close() error { return nil }
+func (k keptExport) file() (*os.File, error) {
+	return nil, fmt.Errorf("%w: %s is no file", errUsage, k.Address)
+}
+
+func (k keptExport) sync() error {
+	c, err := k.Dial()
+	if err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return errors.Join(&syncError{err}, c.Close())
+	}
+	return c.Close()
+}
+
+// openDest opens the destination and says how large it is, and whether it can be opened for O_DIRECT.
+func openDest(path string) (k kept, size int64, direct bool, err error) {
+	if nbd.IsAddress(path) {
+		a, err := nbd.ParseAddress(path)
+		if err != nil {
+			return nil, 0, false, err
+		}
+		size, err := shownSize(a)
+		return keptExport{a}, size, true, err
+	}
+	dst, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	st, err := dst.Stat()
+	if err == nil {
+		direct, err = takesDirect(path, os.O_RDWR)
+	}
+	if err != nil {
+		dst.Close()
+		return nil, 0, false, err
+	}
+	return keptFile{dst}, st.Size(), direct, nil
+}
+
+func shownSize(a nbd.Address) (int64, error) {
+	c, err := a.Dial()
+	if err != nil {
+		return 0, err
+	}
+	return c.Size(), c.Close()
+}
+
 // keep is the keeper: what it does, it does for one Run.
 func keep(dest string, sources []string, told *orders, out *answers) error {
-	dst, err := os.OpenFile(dest, os.O_RDWR, 0)
+	h := hello{SourceDirect: true}
+	dst, size, direct, err := openDest(dest)
 	if err != nil {
 		return err
 	}
-	defer dst.Close()
-	st, err := dst.Stat()
-	if err != nil {
-		return err
-	}
-	h := hello{SourceDirect: true, DestSize: st.Size()}
-	if h.DestDirect, err = takesDirect(dest, os.O_RDWR); err != nil {
-		return err
-	}
+	defer func() { _ = dst.Close() }() // what counts was synced
+	h.DestSize, h.DestDirect = size, direct
 	for _, s := range sources {
 		direct, err := takesDirect(s, os.O_RDONLY)
 		if err != nil {
@@ -206,17 +268,21 @@ func keep(dest string, sources []string, told *orders, out *answers) error {
 	return told.err
 }
 
-func obey(line string, dst *os.File, sources []string, h hello, pace *pacer, out *answers) error {
+func obey(line string, dst kept, sources []string, h hello, pace *pacer, out *answers) error {
 	word, rest, _ := strings.Cut(line, " ")
 	switch word {
 	case cmdSync:
-		return fdatasync(dst)
+		return dst.sync()
 	case cmdTruncate:
 		size, err := strconv.ParseInt(rest, 10, 64)
 		if err != nil {
 			return fmt.Errorf("%w: %q", errUsage, line)
 		}
-		return dst.Truncate(size)
+		f, err := dst.file()
+		if err != nil {
+			return err
+		}
+		return f.Truncate(size)
 	case cmdStat:
 		now, err := fingerprints(sources)
 		out.json(now)
@@ -226,13 +292,20 @@ func obey(line string, dst *os.File, sources []string, h hello, pace *pacer, out
 		if err := json.Unmarshal([]byte(rest), &c); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
-		return c.run(dst, sources[0], h, pace, out)
+		f, err := dst.file()
+		if err != nil {
+			return err
+		}
+		return c.run(f, sources[0], h, pace, out)
 	}
 	return fmt.Errorf("%w: %q", errUsage, line)
 }
 
-// takesDirect says whether a file can be opened for O_DIRECT.
+// takesDirect says whether a file can be opened for O_DIRECT. What a server shows has no cache here.
 func takesDirect(path string, flags int) (bool, error) {
+	if nbd.IsAddress(path) {
+		return true, nil
+	}
 	f, err := os.OpenFile(path, flags|unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
 		return false, nil
@@ -246,6 +319,18 @@ func takesDirect(path string, flags int) (bool, error) {
 func fingerprints(paths []string) ([]Fingerprint, error) {
 	var all []Fingerprint
 	for _, p := range paths {
+		if nbd.IsAddress(p) {
+			a, err := nbd.ParseAddress(p)
+			if err != nil {
+				return nil, err
+			}
+			size, err := shownSize(a)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Fingerprint{Size: size})
+			continue
+		}
 		st, err := os.Stat(p)
 		if err != nil {
 			return nil, err

@@ -36,10 +36,14 @@ const (
 	contextDepth      = "qemu:allocation-depth"
 )
 
+// errRefused: the server does not know an option, or does not want it.
+var errRefused = errors.New("the server refuses")
+
 // Open greets the server at the other end of conn and chooses the export of that name. The connection is the Conn's from then on, also after
 // an error.
 //
-//   - What is there is no NBD server of today, has no such export, or refuses structured answers: an error.
+//   - What is there is no NBD server of today, or has no such export: an error.
+//   - It knows no structured answers: nothing can be read, and not be asked what is allocated.
 func Open(conn io.ReadWriteCloser, export string) (*Conn, error) {
 	c := &Conn{conn: conn, calls: map[uint64]*call{}, contexts: map[uint32]string{}}
 	if err := c.greet(export); err != nil {
@@ -65,15 +69,16 @@ func (c *Conn) greet(export string) error {
 	if _, err := c.conn.Write(binary.BigEndian.AppendUint32(nil, flags)); err != nil {
 		return err
 	}
-	if err := c.option(optStructured, nil, nil); err != nil {
-		return fmt.Errorf("structured answers: %w", err)
+	err := c.option(optStructured, nil, nil)
+	if err == nil {
+		err = c.option(optContext, contexts(export), c.learnContext)
 	}
-	if err := c.option(optContext, contexts(export), c.learnContext); err != nil {
-		return fmt.Errorf("what is allocated: %w", err)
+	if err != nil && !errors.Is(err, errRefused) {
+		return err
 	}
 	found := false
 	choice := append(binary.BigEndian.AppendUint32(nil, uint32(len(export))), export...)
-	err := c.option(optGo, binary.BigEndian.AppendUint16(choice, 0), func(kind uint32, data []byte) {
+	err = c.option(optGo, binary.BigEndian.AppendUint16(choice, 0), func(kind uint32, data []byte) {
 		if kind == repInfo && len(data) >= 10 && binary.BigEndian.Uint16(data) == infoExport {
 			c.size, found = int64(binary.BigEndian.Uint64(data[2:])), true
 		}
@@ -131,7 +136,7 @@ func (c *Conn) option(option uint32, data []byte, each func(kind uint32, data []
 		case head.Kind == repAck:
 			return nil
 		case head.Kind&repError != 0:
-			return fmt.Errorf("it refuses: %q (%d)", answer, head.Kind&^repError)
+			return fmt.Errorf("%w: %q (%d)", errRefused, answer, head.Kind&^repError)
 		case each != nil:
 			each(head.Kind, answer)
 		}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"vdsm-agent/internal/code"
+	"vdsm-agent/storageops/nbd"
 )
 
 // The formats that volumes have.
@@ -22,7 +23,7 @@ type Layer struct {
 // Image is a file and how it is opened. Backing are the layers below it, the nearest first; empty means that the image is
 // opened alone, whatever its header names: what it does not hold itself then reads as zeros.
 type Image struct {
-	Path    string // absolute
+	Path    string // absolute, or the nbd.Address of what a server shows, which is raw
 	Format  string // Raw or QCOW2
 	Backing []Layer
 	Shared  bool // also while somebody else writes it (-U); what is read may then be inconsistent
@@ -35,6 +36,15 @@ func (i Image) Alone() Image { i.Backing = nil; return i }
 // image that has layers below it.
 func (i Image) Check() error {
 	for n, l := range append([]Layer{{i.Path, i.Format}}, i.Backing...) {
+		if n == 0 && nbd.IsAddress(l.Path) {
+			if _, err := nbd.ParseAddress(l.Path); err != nil {
+				return code.Errorf(code.InvalidParameter, "%w", err)
+			}
+			if l.Format != Raw {
+				return code.Errorf(code.IncorrectFormat, "what an NBD server shows is raw, and not %q, whatever the server reads it from: %s", l.Format, l.Path)
+			}
+			continue
+		}
 		if !filepath.IsAbs(l.Path) {
 			return code.Errorf(code.InvalidParameter, "the path %q of an image is not absolute; give the whole path", l.Path)
 		}
@@ -55,6 +65,9 @@ type Node map[string]any
 // and nothing in a path is special. Below the last layer there is nothing: "backing" is null.
 func (i Image) Node() Node {
 	n := Node{"driver": i.Format, "file": Node{"driver": "file", "filename": i.Path}}
+	if a, err := nbd.ParseAddress(i.Path); err == nil {
+		n["file"] = Node{"driver": "nbd", "server": Node{"type": "unix", "path": a.Socket}, "export": a.Export}
+	}
 	if i.Format == QCOW2 {
 		n["backing"] = nil
 		if len(i.Backing) > 0 {

@@ -2,6 +2,7 @@ package main
 
 // jobBugs are in the storage jobs.
 func jobBugs() []bug {
+	outside := catcher{pkg: "storageops", run: "^TestExternalRefusals$"}
 	sparsifying := catcher{pkg: "storageops/copy", run: "^TestSparsify$"}
 	verbs := catcher{pkg: "storageops", run: "^TestProve$"}
 	jobs := catcher{pkg: "storageops", run: "^TestFenced$"}
@@ -107,6 +108,18 @@ func jobBugs() []bug {
 				return do(d)
 			}(func(d storageDomain) error {
 `}},
+		},
+		{
+			name: "an external endpoint may be a symbolic link",
+			why:  "whoever may write a directory of images has the agent write any file of the host",
+			file: "storageops/external.go", by: outside,
+			edits: []edit{{`os.Lstat(path)`, `os.Stat(path)`}},
+		},
+		{
+			name: "the header of an external image is believed",
+			why:  "an uploaded image names a file of the host as its backing file, and its owner reads that file",
+			file: "storageops/outwardcopy.go", by: outside,
+			edits: []edit{{`st.images.Verify(ctx, s, img, qemuimg.Expect{})`, `st.images.Info(ctx, s, img)`}},
 		},
 	}
 }
