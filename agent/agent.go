@@ -168,7 +168,7 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 			}
 			return client.DialTLS(ctx, address, t)
 		},
-		Unsafe: c.MigrateUnsafe,
+		Unsafe: c.MigrateUnsafe, Mark: c.StatePath("maintenance"),
 	})
 	verbs := verbs(storage, p.vms)
 	if c.Mock {
@@ -182,6 +182,7 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 		Observer: figures.Tasks(verbs), Passing: systemd.NewInhibitor(log).Hold,
 		Pulse:    tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
 	})
+	p.vms.Recall()
 	step("recovering the tasks")
 	if err := p.engine.Start(left); err != nil {
 		return p, err

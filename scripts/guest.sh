@@ -46,6 +46,11 @@ if [ -n "$fill" ]; then # memory that a save must write: no page is like another
 	head -c 1048576 /dev/urandom >/tmp/one
 	while [ $i -lt $fill ]; do i=$((i+1)); { echo $i; cat /tmp/one; } >/tmp/$i; done
 fi
+dirty=$(sed -n 's/.*dirty=\([0-9]*\).*/\1/p' /proc/cmdline)
+if [ -n "$dirty" ]; then # so many MiB of memory are others all the time
+	mount -t tmpfs -o size=90% tmpfs /tmp
+	while :; do dd if=/dev/urandom of=/tmp/dirty bs=1M count=$dirty conv=notrunc 2>/dev/null; done &
+fi
 n=0
 while :; do
 	n=$((n+1))

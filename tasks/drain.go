@@ -19,13 +19,18 @@ type Drain struct {
 type gate struct {
 	mu     sync.Mutex // guards what follows; never held while anything blocks
 	closed *Drain
+	kept   *Drain // by whom the agent is kept out of work for longer; see Refuse
 	inside int
 	empty  chan struct{} // closed when nobody is inside any more; nil = nobody waits for that
 }
 
-func (g *gate) enter() (leave func(), err error) {
+func (g *gate) enter(part bool) (leave func(), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if d := g.kept; d != nil && !part {
+		return nil, code.Errorf(code.AddTask, "this host takes no new tasks: it is in maintenance, or goes into it, by %s since %s; Host.leaveMaintenance ends that",
+			d.Who, d.Since.Format(time.RFC3339))
+	}
 	if d := g.closed; d != nil {
 		return nil, code.Errorf(code.AddTask, "the agent takes no new tasks: it is being drained by %s since %s; submit again when that has ended, or elsewhere",
 			d.Who, d.Since.Format(time.RFC3339))
@@ -69,7 +74,25 @@ func (g *gate) open() {
 func (g *gate) drain() *Drain {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.closed == nil {
+		return g.kept
+	}
 	return g.closed
+}
+
+// Refuse refuses new tasks (405) until Accept, but for those that are a part of one that there is (Submission.Part): what Drain does for a short time,
+// and independently of it, this does for as long as somebody remembers it. It waits for nobody.
+func (e *Engine) Refuse(d Drain) {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	e.gate.kept = &d
+}
+
+// Accept ends that.
+func (e *Engine) Accept() {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	e.gate.kept = nil
 }
 
 // Drain refuses new tasks (405) until Undrain, or until the agent ends. When it returns, every task that was submitted before is known, and no other

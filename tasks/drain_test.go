@@ -106,3 +106,37 @@ func TestTune(t *testing.T) {
 		b.ended(waiter)
 	})
 }
+
+// TestRefuse: an engine that refuses new tasks takes those that are a part of one that there is, whether it is drained besides or not says it too.
+func TestRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		more := tasks.Submission{Verb: "Mock.run", Params: encode(t, steps(mock.Knobs{Name: "a"}))}
+		part := more
+		part.Part = true
+		b.Refuse(tasks.Drain{Who: "alice", Since: time.Now()})
+		_, err := b.Submit(t.Context(), more)
+		wantCode(t, err, code.AddTask, "maintenance, or goes into it, by alice")
+		if d := b.Queue().Drained; d == nil || d.Who != "alice" {
+			t.Errorf("it says that it is drained by %+v, want alice", d)
+		}
+		id, err := b.Submit(t.Context(), part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.ended(id)
+		if err := b.Drain(t.Context(), "bob"); err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Submit(t.Context(), part)
+		wantCode(t, err, code.AddTask, "drained by bob")
+		b.Undrain("bob")
+		_, err = b.Submit(t.Context(), more)
+		wantCode(t, err, code.AddTask, "by alice")
+		b.Accept()
+		if id, err = b.Submit(t.Context(), more); err != nil {
+			t.Fatal(err)
+		}
+		b.ended(id)
+	})
+}

@@ -167,7 +167,7 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (string, error) {
 			return "", err
 		}
 	}
-	done, err := e.gate.enter()
+	done, err := e.gate.enter(s.Part)
 	if err != nil {
 		return "", err
 	}

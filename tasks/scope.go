@@ -28,6 +28,12 @@ func (s *Scope) record() *record {
 // TaskID is the task's id.
 func (s *Scope) TaskID() string { return s.t.id }
 
+// Flow is the correlation id that the task was submitted with, "" = none.
+func (s *Scope) Flow() string { return s.record().Flow }
+
+// Who asked for the task.
+func (s *Scope) Who() string { return s.record().Who }
+
 // Step is the name of the step that is at work; "" outside of steps.
 func (s *Scope) Step() string {
 	if s.step < 0 {

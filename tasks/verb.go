@@ -198,6 +198,7 @@ type Submission struct {
 	Params json.RawMessage
 	Flow   string // correlation id, "" = none
 	Who    string // the peer that asks
+	Part   bool   // a task that there is submits it, as a part of its own work
 }
 
 // TaskLock is the lock that a task holds on what belongs to it alone, such as its part of a trash.

@@ -84,6 +84,9 @@ func (vms *VMs) migrationCreate(ctx context.Context, raw json.RawMessage) (any, 
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
 	}
+	if err := vms.refused(); err != nil {
+		return nil, err
+	}
 	vm := string(p.VM)
 	d, err := parseXML(p.Params.XML)
 	if err != nil {

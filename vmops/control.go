@@ -67,16 +67,16 @@ func (vms *VMs) Calls() []tasks.Call {
 			Params: dismissParams{}, Ours: true, Locks: machineLock, Answer: vms.migrationDismiss,
 		},
 		{
-			Name: "VM.diskReplicateFinish", Role: access.Operate, Doc: "Have a virtual machine go on on the replica of its disk, or, if dstDisk is srcDisk, give the mirror up.",
-			Params: replicateParams{}, Answer: vms.replicateFinish,
-		},
-		{
 			Name: "VM.getStats", Role: access.Observe, Doc: "Answer what a virtual machine does and uses.",
 			Params: vmParams{}, Result: []Stats{}, Answer: vms.getStats,
 		},
 		{
 			Name: "VM.getInfo", Role: access.Observe, Doc: "Answer what a virtual machine is.",
 			Params: vmParams{}, Result: Definition{}, Answer: vms.getInfo,
+		},
+		{
+			Name: "Host.leaveMaintenance", Role: access.Operate, Ours: true, Doc: "Have this host take new work again. Machines that have left stay where they are.",
+			Params: param.None{}, Locks: func(json.RawMessage) ([]tasks.Lock, error) { return []tasks.Lock{maintenanceLock}, nil }, Answer: vms.leaveMaintenance,
 		},
 		{
 			Name: "Host.getVMList", Role: access.Observe, Doc: "List the virtual machines of this host.",

@@ -66,6 +66,9 @@ func (vms *VMs) create(ctx context.Context, raw json.RawMessage) (any, error) {
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
 	}
+	if err := vms.refused(); err != nil {
+		return nil, err
+	}
 	vm := string(p.VM)
 	d, err := parseXML(p.Params.XML)
 	if err != nil {

@@ -82,7 +82,6 @@ func TestJourney(t *testing.T) {
 
 // queue is a task engine with one task.
 type queue struct {
-	Tasks
 	view    tasks.View
 	stopped []string
 	refuses error
@@ -96,6 +95,14 @@ func (q *queue) List(f tasks.Filter) []tasks.Summary {
 }
 
 func (q *queue) Get(string) (tasks.View, error) { return q.view, nil }
+
+func (q *queue) Summary(string) (tasks.Summary, error) { return q.view.Summary, nil }
+
+func (q *queue) Submit(context.Context, tasks.Submission) (string, error) { return "", nil }
+
+func (q *queue) Refuse(tasks.Drain) {}
+
+func (q *queue) Accept() {}
 
 func (q *queue) Stop(id string, o tasks.StopOptions) error {
 	q.stopped = append(q.stopped, id+" by "+o.Who)

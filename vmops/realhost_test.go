@@ -105,9 +105,10 @@ func (a *agent) open() *agent {
 	next.vms = vmops.New(vmops.Options{
 		Libvirt: next.libvirt, Volumes: storage.VMVolumes(), Log: log,
 		Hold:  func(what string, locks []tasks.Lock) (func(), error) { return next.Hold(what, locks) },
-		Tasks: func() vmops.Tasks { return next.Engine }, Dial: next.dial, Unsafe: true,
+		Tasks: func() vmops.Tasks { return next.Engine }, Dial: next.dial, Unsafe: true, Mark: filepath.Join(a.dir, "maintenance"),
 	})
 	next.Engine = tasks.New(tasks.Options{Store: next.store, Verbs: next.vms.Verbs(), Log: zerolog.Nop()})
+	next.vms.Recall()
 	must(a.t, next.Start(nil))
 	return next
 }
@@ -161,7 +162,12 @@ func (a *agent) call(verb string, params map[string]any) (any, error) {
 // stats are those of the machine.
 func (a *agent) stats() vmops.Stats {
 	a.t.Helper()
-	v, err := a.call("VM.getStats", map[string]any{"vmID": vmID})
+	return a.statsOf(vmID)
+}
+
+func (a *agent) statsOf(vm string) vmops.Stats {
+	a.t.Helper()
+	v, err := a.call("VM.getStats", map[string]any{"vmID": vm})
 	must(a.t, err)
 	return v.([]vmops.Stats)[0]
 }
@@ -169,16 +175,16 @@ func (a *agent) stats() vmops.Stats {
 // create starts a guest, or resumes it, and waits until it runs.
 func (a *agent) create(g *vmtest.Guest, more map[string]any) {
 	a.t.Helper()
-	wake, stop := a.libvirt.Watch(vmID)
+	wake, stop := a.libvirt.Watch(g.UUID)
 	defer stop()
 	params := map[string]any{"xml": g.XML()}
 	for k, v := range more {
 		params[k] = v
 	}
-	_, err := a.call("VM.create", map[string]any{"vmID": vmID, "vmParams": params})
+	_, err := a.call("VM.create", map[string]any{"vmID": g.UUID, "vmParams": params})
 	must(a.t, err)
 	for {
-		switch s := a.stats(); s.Status {
+		switch s := a.statsOf(g.UUID); s.Status {
 		case "Up":
 			return
 		case "Down":

@@ -34,7 +34,9 @@ type Options struct {
 	Dial func(ctx context.Context, address string) (*client.Client, error)
 	// Unsafe: machines leave whatever libvirt thinks of the storage that the hosts share.
 	Unsafe bool
-	Log    zerolog.Logger
+	// Mark is the file that is there while this host is in maintenance.
+	Mark string
+	Log  zerolog.Logger
 }
 
 // Tasks is what the verbs need of the task engine; *tasks.Engine says what each method promises.
@@ -42,7 +44,10 @@ type Tasks interface {
 	List(f tasks.Filter) []tasks.Summary
 	Get(id string) (tasks.View, error)
 	Stop(id string, o tasks.StopOptions) error
-	Wait(ctx context.Context, id string, until func(tasks.Summary) bool) (tasks.Summary, error)
+	Summary(id string) (tasks.Summary, error)
+	Submit(ctx context.Context, s tasks.Submission) (string, error)
+	Refuse(d tasks.Drain)
+	Accept()
 }
 
 // hypervisor is what the verbs need of libvirt; *virt.Client says what each answers.
@@ -87,7 +92,6 @@ type volumes interface {
 	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
 	Sync(s *tasks.Scope, v storageops.VolumeID) error
 	merges
-	replicas
 }
 
 // VMs are the machines of this host.
@@ -96,6 +100,8 @@ type VMs struct {
 	volumes volumes
 	hold    func(what string, locks []tasks.Lock) (release func(), err error)
 	tasks   func() Tasks
+	crew    crew
+	closed  closure
 	peers   peers
 	unsafe  bool
 	log     zerolog.Logger
@@ -107,14 +113,13 @@ type VMs struct {
 	mu        sync.Mutex
 	machines  map[string]*machine
 	dismissed dismissed
-	awaited   map[string]chan struct{} // tasks that wait to be asked to go on
 }
 
 // New makes the verbs.
 func New(o Options) *VMs {
 	vms := newVMs(nil, o.Volumes, o.Log)
 	vms.hold, vms.tasks, vms.unsafe = o.Hold, o.Tasks, o.Unsafe
-	vms.peers = agents{o.Dial}
+	vms.peers, vms.crew, vms.closed = agents{o.Dial}, scopedTasks{o.Tasks}, &mark{file: o.Mark, tasks: o.Tasks}
 	if o.Libvirt != nil {
 		vms.hv = scoped{o.Libvirt}
 		o.Libvirt.OnEnd(vms.ended)
@@ -123,7 +128,7 @@ func New(o Options) *VMs {
 }
 
 func newVMs(hv hypervisor, v volumes, log zerolog.Logger) *VMs {
-	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}, awaited: map[string]chan struct{}{}}
+	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}, closed: &mark{}}
 	vms.ctx, vms.end = context.WithCancel(context.Background())
 	return vms
 }
@@ -136,7 +141,7 @@ func (vms *VMs) Close() {
 
 // Verbs are those that run as tasks.
 func (vms *VMs) Verbs() []*tasks.Verb {
-	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate(), vms.replicate()}
+	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate(), vms.enterMaintenance()}
 }
 
 // scoped is libvirt itself, which need not know the step.

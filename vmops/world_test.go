@@ -28,7 +28,6 @@ const (
 	imgD  = "aaaaaaaa-0000-4000-8000-000000000003"
 	volB  = "bbbbbbbb-0000-4000-8000-000000000003" // the machine works on it
 	volT  = "bbbbbbbb-0000-4000-8000-000000000004" // on that, and empty
-	volR  = "bbbbbbbb-0000-4000-8000-000000000006" // a replica
 	volL  = "bbbbbbbb-0000-4000-8000-000000000005" // on that, in a chain
 	saved = sdID + "," + spID + "," + imgM + "," + volM + "," + imgC + "," + volC
 )
@@ -48,10 +47,9 @@ type world struct {
 	breaks    int    // how many saves libvirtd dies in
 	noGuest   bool   // the guest has no agent
 	refuses   bool   // QEMU does not change over
-	copying   bool   // what is below a replica
-	asks      bool   // the client asks for the end of a mirror, again and again
 	ends      func() // called when a commit of a volume in the middle has ended
 	far       farHost
+	house     house
 
 	mu       sync.Mutex
 	machines map[string]*memMachine
@@ -116,10 +114,7 @@ func machineXMLOn(volume string) string {
 // Verbs are those of one process.
 func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
 	vms := newVMs(memLibvirt{w, gate}, memVolumes{w, gate}, zerolog.Nop())
-	vms.peers = memPeers{w, gate}
-	if w.asks {
-		w.ask(vms, 100)
-	}
+	vms.peers, vms.crew, vms.closed = memPeers{w, gate}, memCrew{w, gate}, memClosure{w, gate}
 	return vms.Verbs()
 }
 
@@ -136,6 +131,7 @@ func (w *world) now(v storageops.VolumeID) memVolume {
 
 // pass lets the jobs end whose time has come; the lock is held.
 func (w *world) pass() {
+	w.house.pass(w)
 	w.passBlock()
 	for _, vm := range slices.Sorted(maps.Keys(w.machines)) {
 		m := w.machines[vm]
@@ -197,7 +193,7 @@ func (w *world) Seen() string {
 		out = append(out, line)
 	}
 	out = append(out, w.chainSeen()...)
-	out = append(out, w.far.seen()...)
+	out = append(append(out, w.far.seen()...), w.house.seen()...)
 	for v := range w.volumes {
 		n := w.now(v)
 		out = append(out, fmt.Sprintf("%s %v %q", v, n.shape, n.content))
@@ -210,6 +206,9 @@ func (w *world) Seen() string {
 func (w *world) Unsynced() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.house.dirty {
+		return len(w.open) + 1
+	}
 	return len(w.open)
 }
 
@@ -227,12 +226,12 @@ func (w *world) Crash(keep func() bool) prove.World {
 		}
 		next.machines[vm] = &n
 	}
-	next.far = w.far.after(next)
+	next.far, next.house = w.far.after(next), w.house.after(keep)
 	for v, m := range w.volumes {
 		n := *m
 		next.volumes[v] = &n
 	}
-	next.disk, next.refuses, next.asks, w.asks = w.disk, w.refuses, w.asks, false
+	next.disk, next.refuses = w.disk, w.refuses
 	next.goOn(w.metas)
 	for _, c := range w.open {
 		if kept := keep(); kept || c.libvirt {
@@ -264,8 +263,11 @@ func (w *world) Published() (out []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pass()
-	if w.far.agent != nil {
+	switch {
+	case w.far.agent != nil:
 		return w.runs()
+	case w.house.tasks != nil:
+		return nil
 	}
 	if _, runs := w.machines[vmID]; runs {
 		return w.chainPublished()

@@ -23,6 +23,7 @@ type Guest struct {
 	Console string
 	Memory  int // MiB
 	Fill    int // MiB of it that are like no others
+	Dirty   int // MiB of it that are written all the time
 	guest   string
 }
 
@@ -52,6 +53,9 @@ func (g *Guest) XML() string {
 	fill := ""
 	if g.Fill > 0 {
 		fill = fmt.Sprintf(" fill=%d", g.Fill)
+	}
+	if g.Dirty > 0 {
+		fill += fmt.Sprintf(" dirty=%d", g.Dirty)
 	}
 	return fmt.Sprintf(`<domain type='qemu'>
   <name>%s</name><uuid>%s</uuid>
