@@ -3,6 +3,7 @@ package main
 // vmBugs are in the verbs of virtual machines.
 func vmBugs() []bug {
 	verbs := catcher{pkg: "vmops", run: "^TestProve$"}
+	ends := catcher{pkg: "vmops", run: "^TestMigrationEnds$"}
 	return []bug{
 		{
 			name: "a cancel that libvirt has taken counts as its answer",
@@ -10,7 +11,7 @@ func vmBugs() []bug {
 			file: "vmops/jobrun.go", by: verbs,
 			edits: []edit{{`			j.abort(ctx, s)
 		}
-		return job.Ready && !stopped && j.until == nil, nil
+		return job.Ready && !stopped, nil
 `, `			j.abort(ctx, s)
 		}
 		return stopped, nil
@@ -112,23 +113,70 @@ func vmBugs() []bug {
 `, ``}},
 		},
 		{
-			name: "a mirror that is ready changes over though nobody has asked",
-			why:  "what is below the replica is not copied yet, and the guest reads nothing",
-			file: "vmops/replicate.go", by: catcher{pkg: "vmops", run: "^TestReplicateFinish$"},
-			edits: []edit{{`fails: code.ReplicationFailed, until: asked,
-`, `fails: code.ReplicationFailed,
-`}, {`			asked, over := r.vms.await(r.task)
-`, `			_, over := r.vms.await(r.task)
+			name: "a machine that libvirt has left paused is taken for one that has not gone",
+			why:  "libvirtd dies at the switch-over, and the machine goes on on both hosts",
+			file: "vmops/migrating.go", by: verbs,
+			edits: []edit{{`		if state.Phase != virt.Paused || b.Paused && refused`, `		if state.Phase != virt.Paused || !b.Paused || refused`}},
+		},
+		{
+			name: "a machine on the destination that has not come from here is removed",
+			why:  "the destination has refused, since it has a machine of that id, and the stop ends that one",
+			file: "vmops/arrival.go", by: verbs,
+			edits: []edit{{`	case a.Here == machineArrived && !mine:
+`, `	case a.Here == machineArrived && !mine && bool(p.Off):
+`}, {`	if !bool(p.Sent) && !bool(p.Off) {
+`, `	if a := p.Off; bool(a) && !bool(p.Sent) {
 `}},
 		},
 		{
-			name: "a replica is LEGAL before all of it is on stable storage",
-			why:  "the source is deleted, the power fails, and a part of the disk is gone",
-			file: "vmops/replicate.go", by: verbs,
-			edits: []edit{{`			if err := r.vms.volumes.Sync(s, r.replica); err != nil {
-				return err
-			}
-`, ``}},
+			name: "post-copy is entered before it is recorded",
+			why:  "a stop is taken while part of the memory is on each host already",
+			file: "vmops/converge.go", by: ends,
+			edits: []edit{{`s.Decide(entered{true})`, `s.Checkpoint(entered{true})`}},
+		},
+		{
+			name: "what libvirt has kept of a machine that has gone is left there",
+			why:  "the task reads finished, and somebody lets the machine go on here, too",
+			file: "vmops/migrating.go", by: ends,
+			edits: []edit{{`			return m.vms.hv.Remove(ctx, s, m.vm)
+`, `			return nil
+`}},
+		},
+		{
+			name: "the destination is not told that the machine stays",
+			why:  "the stop reads recovered, and a paused machine waits on the destination for ever",
+			file: "vmops/migrating.go", by: verbs,
+			edits: []edit{{`		case code.Of(err) == code.MigrationNotActive: // it has nothing of this migration
+`, `		case err == nil || code.Of(err) != 0: // it has nothing of this migration
+`}},
+		},
+		{
+			name: "that a machine shall leave is recorded after its task is submitted",
+			why:  "the agent dies in between, the maintenance is stopped, and the machine leaves all the same",
+			file: "vmops/maintaining.go", by: verbs,
+			edits: []edit{{`	if !maps.Equal(before, x.Going) {
+		if err := s.Checkpoint(x); err != nil {
+			return 0, err
+		}
+	}
+`, `	defer func() {
+		if err == nil && !maps.Equal(before, x.Going) {
+			err = s.Checkpoint(x)
+		}
+	}()
+`}},
+		},
+		{
+			name: "a migration of the maintenance that was stopped is not waited for",
+			why:  "the maintenance reads recovered while a machine is still on its way",
+			file: "vmops/maintaining.go", by: verbs,
+			edits: []edit{{`		case err != nil || t.State.Final():
+			return t, err
+		}
+		s.Note(fmt.Sprintf("waiting for the end of`, `		case err != nil || t.State != "":
+			return t, err
+		}
+		s.Note(fmt.Sprintf("waiting for the end of`}},
 		},
 	}
 }
