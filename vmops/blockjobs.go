@@ -12,6 +12,7 @@ import (
 // blockJobs is what the verbs need of libvirt for the disks of machines; *virt.Client says what each answers.
 type blockJobs interface {
 	BeginCommit(ctx context.Context, s *tasks.Scope, vm string, job virt.Commit) error
+	BeginMirror(ctx context.Context, s *tasks.Scope, vm, disk, xml string) error
 	BlockJob(ctx context.Context, vm, disk string) (virt.Job, error)
 	AbortBlockJob(ctx context.Context, s *tasks.Scope, vm, disk string) error
 	Pivot(ctx context.Context, s *tasks.Scope, vm, disk string) error
@@ -19,6 +20,10 @@ type blockJobs interface {
 
 func (l scoped) BeginCommit(ctx context.Context, _ *tasks.Scope, vm string, job virt.Commit) error {
 	return l.Client.BeginCommit(ctx, vm, job)
+}
+
+func (l scoped) BeginMirror(ctx context.Context, _ *tasks.Scope, vm, disk, xml string) error {
+	return l.Client.BeginMirror(ctx, vm, disk, xml)
 }
 
 func (l scoped) AbortBlockJob(ctx context.Context, _ *tasks.Scope, vm, disk string) error {

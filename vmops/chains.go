@@ -48,21 +48,28 @@ func fileOf(e *etree.Element) string {
 	return ""
 }
 
-// diskOn finds the disk that works on a file, and refuses one that something is done with already.
-func (vms *VMs) diskOn(ctx context.Context, vm, file string) (disk string, files []string, err error) {
+// diskOf finds the disk that works on a file.
+func (vms *VMs) diskOf(ctx context.Context, vm, file string) (disk string, files []string, err error) {
 	all, err := vms.chains(ctx, vm)
 	if err != nil {
 		return "", nil, err
 	}
 	for name, files := range all {
-		if len(files) == 0 || files[0] != file {
-			continue
+		if len(files) > 0 && files[0] == file {
+			return name, files, nil
 		}
-		job, err := vms.hv.BlockJob(ctx, vm, name)
-		if err == nil && job.Active {
-			err = code.Errorf(code.ResourceUnavailable, "QEMU does something else with disk %s of machine %s now; try again when that has ended", name, vm)
-		}
-		return name, files, err
 	}
 	return "", nil, code.Errorf(code.InvalidParameter, "machine %s has no disk that works on %s now", vm, file)
+}
+
+// diskOn is diskOf, and refuses one that something is done with already.
+func (vms *VMs) diskOn(ctx context.Context, vm, file string) (disk string, files []string, err error) {
+	if disk, files, err = vms.diskOf(ctx, vm, file); err != nil {
+		return "", nil, err
+	}
+	job, err := vms.hv.BlockJob(ctx, vm, disk)
+	if err == nil && job.Active {
+		err = code.Errorf(code.ResourceUnavailable, "QEMU does something else with disk %s of machine %s now; try again when that has ended", disk, vm)
+	}
+	return disk, files, err
 }

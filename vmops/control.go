@@ -67,6 +67,10 @@ func (vms *VMs) Calls() []tasks.Call {
 			Params: dismissParams{}, Ours: true, Locks: machineLock, Answer: vms.migrationDismiss,
 		},
 		{
+			Name: "VM.diskReplicateFinish", Role: access.Operate, Doc: "Have a virtual machine go on on the replica of its disk, or, if dstDisk is srcDisk, give the mirror up.",
+			Params: replicateParams{}, Answer: vms.replicateFinish,
+		},
+		{
 			Name: "VM.getStats", Role: access.Observe, Doc: "Answer what a virtual machine does and uses.",
 			Params: vmParams{}, Result: []Stats{}, Answer: vms.getStats,
 		},

@@ -20,6 +20,7 @@ type jobRun struct {
 	begin func(ctx context.Context) <-chan error  // asks for it; the channel gets the answer to that call
 	done  func(ctx context.Context) (bool, error) // whether it has succeeded, by what can be seen
 	fails code.Code                               // that of a job that has not, without a reason
+	until <-chan struct{}                         // of one that is ready: it goes on until this says so; nil = not longer
 	// active is told of the job as long as it goes on and is not to be cancelled; its error is why it is to be. May be nil.
 	active func(ctx context.Context, s *tasks.Scope, job virt.Job) error
 
@@ -63,6 +64,8 @@ func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 		case j.failure = <-j.call:
 			j.call = nil
 		case <-wake:
+		case <-j.until:
+			j.until = nil
 		case <-timer.C:
 		case <-ended:
 		case <-insist.Done():
@@ -93,7 +96,7 @@ func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over b
 		if stopped {
 			j.abort(ctx, s)
 		}
-		return job.Ready && !stopped, nil
+		return job.Ready && !stopped && j.until == nil, nil
 	case j.call != nil: // its job is not there yet, or not any more
 		return false, nil
 	}

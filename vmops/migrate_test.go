@@ -82,6 +82,7 @@ func TestJourney(t *testing.T) {
 
 // queue is a task engine with one task.
 type queue struct {
+	Tasks
 	view    tasks.View
 	stopped []string
 	refuses error

@@ -40,7 +40,7 @@ func proofCases(t *testing.T) []prove.Case {
 			return w
 		}}
 	}
-	return slices.Concat(mergeCases(t), migrationCases(t), maintenanceCases(t), []prove.Case{
+	return slices.Concat(mergeCases(t), migrationCases(t), maintenanceCases(t), replicateCases(t), []prove.Case{
 		snapshot("snapshot", false, false),
 		snapshot("snapshot of a machine whose guest has no agent", false, true),
 		snapshot("snapshot of a machine that is frozen already", true, false),

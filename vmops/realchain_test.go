@@ -3,12 +3,14 @@
 package vmops_test
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"vdsm-agent/storageops/domain"
 	"vdsm-agent/tasks"
@@ -90,6 +92,31 @@ func (a *agent) onceAtCommit(n int64, f func()) {
 	})
 }
 
+// asking does what is to be done during a task, until over is called.
+func (c *chain) asking(a *agent, task string) (over func()) {
+	if c.during == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(c.a.t.Context())
+	var asks sync.WaitGroup
+	asks.Go(func() {
+		for ctx.Err() == nil {
+			c.during(ctx, a)
+			if s, err := a.Summary(task); err == nil && s.State.Final() {
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	return func() {
+		cancel()
+		asks.Wait()
+	}
+}
+
 // everyStop runs a task again and again, stopped behind each of its records. task makes one, and says what is to be true when it has ended.
 func everyStop(t *testing.T, c *chain, task func() (raw string, then func(tasks.View))) {
 	t.Helper()
@@ -104,7 +131,9 @@ func everyStop(t *testing.T, c *chain, task func() (raw string, then func(tasks.
 		})
 		one := a.submitRaw(raw)
 		id <- one
+		asked := c.asking(a, one)
 		v := a.ended(one)
+		asked()
 		over := count.Load() < n
 		a.atCommit(1<<40, nil)
 		if !over {
@@ -133,6 +162,7 @@ func everyDeath(t *testing.T, c *chain, task func() (raw string, then func(tasks
 			return store.ErrUnavailable
 		})
 		one := a.submitRaw(raw)
+		asked := c.asking(a, one)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -143,8 +173,12 @@ func everyDeath(t *testing.T, c *chain, task func() (raw string, then func(tasks
 		case <-ended:
 		}
 		over := count.Load() < n
+		asked()
 		c.a = a.crash()
-		then(c.a.ended(one))
+		asked = c.asking(c.a, one)
+		v := c.a.ended(one)
+		asked()
+		then(v)
 		if t.Failed() {
 			t.Fatalf("the agent died at record %d", n)
 		}

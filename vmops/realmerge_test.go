@@ -52,10 +52,18 @@ func (c *chain) files() (out []string) {
 	c.a.t.Helper()
 	xml, err := c.a.libvirt.XML(c.a.t.Context(), vmID)
 	must(c.a.t, err)
+	for _, file := range filesOf(xml) {
+		out = append(out, filepath.Base(file))
+	}
+	return out
+}
+
+// filesOf are the files of the chain that a machine works on.
+func filesOf(xml string) (out []string) {
 	for _, part := range strings.Split(xml, "<source file='")[1:] {
 		file, _, _ := strings.Cut(part, "'")
 		if strings.Contains(file, imgDisk) {
-			out = append(out, filepath.Base(file))
+			out = append(out, file)
 		}
 	}
 	return out

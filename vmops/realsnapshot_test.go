@@ -3,6 +3,7 @@
 package vmops_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ type chain struct {
 	volumes []string
 	next    string // what grow has made
 	made    int
+	during  func(context.Context, *agent) // done again and again while a task of everyStop or everyDeath runs; nil = nothing
 }
 
 // name is that of a volume that was not there before.

@@ -44,6 +44,7 @@ type Tasks interface {
 	List(f tasks.Filter) []tasks.Summary
 	Get(id string) (tasks.View, error)
 	Stop(id string, o tasks.StopOptions) error
+	Wait(ctx context.Context, id string, until func(tasks.Summary) bool) (tasks.Summary, error)
 	Summary(id string) (tasks.Summary, error)
 	Submit(ctx context.Context, s tasks.Submission) (string, error)
 	Refuse(d tasks.Drain)
@@ -92,6 +93,7 @@ type volumes interface {
 	Replace(s *tasks.Scope, v storageops.VolumeID, data []byte, shape domain.Shape) error
 	Sync(s *tasks.Scope, v storageops.VolumeID) error
 	merges
+	replicas
 }
 
 // VMs are the machines of this host.
@@ -113,6 +115,7 @@ type VMs struct {
 	mu        sync.Mutex
 	machines  map[string]*machine
 	dismissed dismissed
+	awaited   map[string]chan struct{} // tasks that wait to be asked to go on
 }
 
 // New makes the verbs.
@@ -128,7 +131,7 @@ func New(o Options) *VMs {
 }
 
 func newVMs(hv hypervisor, v volumes, log zerolog.Logger) *VMs {
-	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}, closed: &mark{}}
+	vms := &VMs{hv: hv, volumes: v, log: log, machines: map[string]*machine{}, dismissed: dismissed{}, awaited: map[string]chan struct{}{}, closed: &mark{}}
 	vms.ctx, vms.end = context.WithCancel(context.Background())
 	return vms
 }
@@ -141,7 +144,7 @@ func (vms *VMs) Close() {
 
 // Verbs are those that run as tasks.
 func (vms *VMs) Verbs() []*tasks.Verb {
-	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate(), vms.enterMaintenance()}
+	return []*tasks.Verb{vms.hibernate(), vms.snapshot(), vms.merge(), vms.migrate(), vms.replicate(), vms.enterMaintenance()}
 }
 
 // scoped is libvirt itself, which need not know the step.

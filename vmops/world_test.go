@@ -28,6 +28,7 @@ const (
 	imgD  = "aaaaaaaa-0000-4000-8000-000000000003"
 	volB  = "bbbbbbbb-0000-4000-8000-000000000003" // the machine works on it
 	volT  = "bbbbbbbb-0000-4000-8000-000000000004" // on that, and empty
+	volR  = "bbbbbbbb-0000-4000-8000-000000000006" // a replica
 	volL  = "bbbbbbbb-0000-4000-8000-000000000005" // on that, in a chain
 	saved = sdID + "," + spID + "," + imgM + "," + volM + "," + imgC + "," + volC
 )
@@ -47,6 +48,8 @@ type world struct {
 	breaks    int    // how many saves libvirtd dies in
 	noGuest   bool   // the guest has no agent
 	refuses   bool   // QEMU does not change over
+	copying   bool   // what is below a replica
+	asks      bool   // the client asks for the end of a mirror, again and again
 	ends      func() // called when a commit of a volume in the middle has ended
 	far       farHost
 	house     house
@@ -115,6 +118,9 @@ func machineXMLOn(volume string) string {
 func (w *world) Verbs(gate prove.Gate) []*tasks.Verb {
 	vms := newVMs(memLibvirt{w, gate}, memVolumes{w, gate}, zerolog.Nop())
 	vms.peers, vms.crew, vms.closed = memPeers{w, gate}, memCrew{w, gate}, memClosure{w, gate}
+	if w.asks {
+		w.ask(vms, 100)
+	}
 	return vms.Verbs()
 }
 
@@ -231,7 +237,7 @@ func (w *world) Crash(keep func() bool) prove.World {
 		n := *m
 		next.volumes[v] = &n
 	}
-	next.disk, next.refuses = w.disk, w.refuses
+	next.disk, next.refuses, next.asks, w.asks = w.disk, w.refuses, w.asks, false
 	next.goOn(w.metas)
 	for _, c := range w.open {
 		if kept := keep(); kept || c.libvirt {

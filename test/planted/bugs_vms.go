@@ -11,7 +11,7 @@ func vmBugs() []bug {
 			file: "vmops/jobrun.go", by: verbs,
 			edits: []edit{{`			j.abort(ctx, s)
 		}
-		return job.Ready && !stopped, nil
+		return job.Ready && !stopped && j.until == nil, nil
 `, `			j.abort(ctx, s)
 		}
 		return stopped, nil
@@ -108,6 +108,25 @@ func vmBugs() []bug {
 			why:  "the base is LEGAL, the power fails, and a part of it is as before",
 			file: "vmops/merge.go", by: verbs,
 			edits: []edit{{`			if err := v.Sync(s, m.base); err != nil {
+				return err
+			}
+`, ``}},
+		},
+		{
+			name: "a mirror that is ready changes over though nobody has asked",
+			why:  "what is below the replica is not copied yet, and the guest reads nothing",
+			file: "vmops/replicate.go", by: catcher{pkg: "vmops", run: "^TestReplicateFinish$"},
+			edits: []edit{{`fails: code.ReplicationFailed, until: asked,
+`, `fails: code.ReplicationFailed,
+`}, {`			asked, over := r.vms.await(r.task)
+`, `			_, over := r.vms.await(r.task)
+`}},
+		},
+		{
+			name: "a replica is LEGAL before all of it is on stable storage",
+			why:  "the source is deleted, the power fails, and a part of the disk is gone",
+			file: "vmops/replicate.go", by: verbs,
+			edits: []edit{{`			if err := r.vms.volumes.Sync(s, r.replica); err != nil {
 				return err
 			}
 `, ``}},
