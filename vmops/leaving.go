@@ -74,7 +74,7 @@ func (vms *VMs) migrateCancel(ctx context.Context, raw json.RawMessage) (any, er
 	if err := param.Decode(raw, &p, param.Lenient); err != nil {
 		return nil, err
 	}
-	t, found := vms.migrationOf(string(p.VM), "VM.migrate", "VM.hibernate")
+	t, found := vms.migrationOf(string(p.VM), migrateVerb, "VM.hibernate")
 	if !found || t.State.Final() {
 		return nil, code.Errorf(code.MigrationNotActive, "virtual machine %s is neither being migrated nor saved", p.VM)
 	}
@@ -108,7 +108,7 @@ func (vms *VMs) migrateChange(ctx context.Context, raw json.RawMessage) (any, er
 		return nil, code.Errorf(code.InvalidParameter, "parameter \"params\" must have maxBandwidth, in MiB per second")
 	}
 	vm := string(p.VM)
-	t, found := vms.migrationOf(vm, "VM.migrate")
+	t, found := vms.migrationOf(vm, migrateVerb)
 	if !found || t.State.Final() {
 		return nil, code.Errorf(code.MigrationNotActive, "virtual machine %s is not being migrated", vm)
 	}
@@ -145,7 +145,7 @@ func (vms *VMs) migrationStatus(_ context.Context, raw json.RawMessage) (any, er
 		return nil, err
 	}
 	vm := string(p.VM)
-	t, found := vms.migrationOf(vm, "VM.migrate")
+	t, found := vms.migrationOf(vm, migrateVerb)
 	if !found {
 		return nil, code.Errorf(code.MigrationNotActive, "no migration of virtual machine %s is known on this host", vm)
 	}

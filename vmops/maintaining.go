@@ -90,18 +90,22 @@ func (m *maintaining) round(ctx context.Context, s *tasks.Scope, x *exodus) (lef
 	if failure != nil {
 		return 0, failure
 	}
-	full := ""
+	held := ""
 	for _, vm := range sortedKeys(x.Going) {
 		err := m.send(ctx, s, vm, x.Going[vm])
+		id, _ := m.child(vm, x.Going[vm])
+		t, unknown := m.vms.crew.Summary(id)
 		switch {
 		case code.Of(err) == code.AddTask: // the queue is full
-			full = "; " + err.Error()
+			held = "; " + err.Error()
 		case err != nil:
 			return 0, err
+		case unknown == nil && t.State == tasks.Queued:
+			held = fmt.Sprintf("; machine %s is %s", vm, t.Message)
 		}
 	}
 	s.Progress(int64(len(x.Moved)), int64(len(x.Moved)+len(all)))
-	s.Note(fmt.Sprintf("%d machines are on this host, %d of them on their way to another one, %d not ready to leave%s", len(all), len(x.Going), waits, full))
+	s.Note(fmt.Sprintf("%d machines are on this host, %d of them on their way to another one, %d not ready to leave%s", len(all), len(x.Going), waits, held))
 	return len(all) + len(x.Going), nil
 }
 
@@ -142,7 +146,7 @@ func (m *maintaining) send(ctx context.Context, s *tasks.Scope, vm string, try i
 	if err != nil {
 		return err
 	}
-	err = m.vms.crew.Submit(ctx, s, tasks.Submission{ID: id, Verb: "VM.migrate", Params: params, Flow: m.flow(s), Who: s.Who(), Part: true})
+	err = m.vms.crew.Submit(ctx, s, tasks.Submission{ID: id, Verb: migrateVerb, Params: params, Flow: m.flow(s), Who: s.Who(), Part: true})
 	switch code.Of(err) {
 	case code.NoSuchVM, code.VMIsDown: // the next look tells
 		return nil
@@ -231,7 +235,7 @@ type settled struct {
 	Stopped []string `json:"stopped"`
 }
 
-// settle waits for all that this host still does, or stops it.
+// settle waits for all that this host still does, or stops it. What comes later can only be machines that leave: new tasks are refused.
 func (m *maintaining) settle() tasks.Step {
 	return tasks.Step{
 		Name: stepSettle,
@@ -246,8 +250,8 @@ func (m *maintaining) settle() tasks.Step {
 					return nil
 				}
 				for _, t := range live {
-					if m.params.Tasks != tasksStop || !t.Cancelable {
-						continue
+					if m.params.Tasks != tasksStop || !t.Cancelable || t.Verb == migrateVerb {
+						continue // a machine that leaves does what is wanted
 					}
 					if !slices.Contains(done.Stopped, t.ID) {
 						done.Stopped = append(done.Stopped, t.ID)

@@ -19,7 +19,7 @@ import (
 // maintenanceParams are those of Host.enterMaintenance.
 type maintenanceParams struct {
 	Parallel     param.Int   `json:"parallel" default:"2" doc:"how many machines leave at a time, as far as migrate_limit lets them; 16 at most"`
-	Tasks        string      `json:"tasks" default:"wait" doc:"what becomes of tasks that are not done when all machines have left: wait (for them), or stop (them)"`
+	Tasks        string      `json:"tasks" default:"wait" doc:"what becomes of tasks that have not ended: wait (for them, when all machines have left), or stop (them, before)"`
 	Destinations []otherHost `json:"destinations" default:"[]" doc:"the hosts that machines go to: host, port of its agent, and libvirtUri if it is not reached by TLS. None = there are no machines"`
 }
 
@@ -92,9 +92,13 @@ func (vms *VMs) enterMaintenance() *tasks.Verb {
 				return nil, err
 			}
 			m := &maintaining{vms: vms, task: id, params: p}
+			steps := []tasks.Step{m.refuse(), m.empty(), m.settle()}
+			if p.Tasks == tasksStop { // first, since a machine cannot leave while a task works with it
+				steps = []tasks.Step{m.refuse(), m.settle(), m.empty()}
+			}
 			return &tasks.Plan{
 				Tag: tasks.TagHost, Locks: []tasks.Lock{maintenanceLock}, Success: "the host is in maintenance: no machine is on it, and it takes no new work until Host.leaveMaintenance",
-				Steps: []tasks.Step{m.refuse(), m.empty(), m.settle()},
+				Steps: steps,
 			}, nil
 		},
 	}

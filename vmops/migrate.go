@@ -93,10 +93,12 @@ func (j journey) migration() virt.Migration {
 	return m
 }
 
+const migrateVerb = "VM.migrate"
+
 func (vms *VMs) migrate() *tasks.Verb {
 	return &tasks.Verb{
 		Role: access.Operate, Doc: "Have a virtual machine go on on another host.",
-		Name: "VM.migrate", Word: "migrate", Params: migrateParams{}, AnswersTrue: true, Forward: true, Class: tasks.ClassMigrate,
+		Name: migrateVerb, Word: "migrate", Params: migrateParams{}, AnswersTrue: true, Forward: true, Class: tasks.ClassMigrate,
 		Contract: tasks.Contract{
 			CancellableUntil: "switch-over", PointOfNoReturn: "switch-over", DecidedBy: "libvirt",
 			Undo:  "VM runs on the source, destination domain gone; the cancel is asserted again until libvirt shows no job (closes the race before the job starts)",
