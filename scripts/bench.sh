@@ -18,7 +18,7 @@ go run ./storageops/copy/copybench -dir "$dir/xfs" -formats raw:raw
 umount "$dir/xfs"
 rm "$dir/xfs.img"
 echo
-echo "== a chain of three volumes, and a copy whose daemon is killed"
+echo "== a chain of three volumes moved, and copied by a job, and a copy whose daemon is killed"
 go run ./test/chainbench bin/vdsm-agentd "$dir"
 rm -r "$dir/chain"
 echo

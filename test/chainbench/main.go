@@ -1,6 +1,6 @@
 // Command chainbench measures what a client sees of whole copies: Image.move of a chain of three volumes against the three plain
-// `qemu-img convert` that copy the same, by turns and with cold caches; and how much a copy does again after its daemon was
-// killed near the end. It needs root, to drop the caches. `make bench` runs it.
+// `qemu-img convert` that copy the same, by turns and with cold caches; the job SDM.copy_data of that chain against one such convert; and how much a copy does again after
+// its daemon was killed near the end. It needs root, to drop the caches. `make bench` runs it.
 //
 //	chainbench [-rounds N] [-data MIB] AGENTD DIR
 package main
@@ -54,7 +54,11 @@ func run(agentd, dir string, rounds int, data int64) (err error) {
 	}
 	b := &bench{ctx: context.Background(), dir: dir, other: uuid.NewString(), image: uuid.NewString(), capacity: data << 20}
 	b.restart = func() error {
+		last := b.Daemon
 		b.Daemon, err = benchkit.Start(b.ctx, agentd, filepath.Join(dir, "state"), "[storage]", "roots = "+root)
+		if err == nil && last != nil {
+			b.Domain = last.Domain // the other one may be the first by now
+		}
 		return err
 	}
 	if err := b.restart(); err != nil {
@@ -71,6 +75,9 @@ func run(agentd, dir string, rounds int, data int64) (err error) {
 		return err
 	}
 	if err := b.moves(rounds, data); err != nil {
+		return err
+	}
+	if err := b.jobs(rounds, data); err != nil {
 		return err
 	}
 	return b.killed(data)
