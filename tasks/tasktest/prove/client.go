@@ -209,7 +209,11 @@ func (r *run) end(phase string) (tasks.View, error) {
 		r.subject.ends, r.subject.finished = v.State, r.world.Seen()
 		r.subject.publish(r.world)
 	}
+	ends := r.subject.ends
 	r.mu.Unlock()
+	if r.subject.should != "" && ends != r.subject.should {
+		return v, r.violation("case", "undisturbed it ends %s, and should end %s: %s", ends, r.subject.should, v.Message)
+	}
 	if err := r.judge(v, phase); err != nil {
 		return v, err
 	}

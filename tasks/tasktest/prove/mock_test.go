@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest/mock"
 	"vdsm-agent/tasks/tasktest/prove"
 )
@@ -154,5 +155,11 @@ func mockCases() []prove.Case {
 }
 
 func TestProveMock(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 10000, Durable: true, Cases: mockCases()})
+	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 10000, Durable: true, Cases: mockCases(), Ends: map[string]tasks.State{
+		"refused": tasks.Recovered, "refused, then not": tasks.Recovered, "refused, with an undo that fails": tasks.Failed,
+		"permanent": tasks.Failed, "permanent after the point of no return": tasks.Failed,
+		"decided elsewhere with an error": tasks.Recovered,
+		"fails":                           tasks.Recovered, "fails in the first step": tasks.Recovered, "fails in a slice": tasks.Recovered, "panics": tasks.Recovered,
+		"undo fails twice, in the middle": tasks.Failed, "two undos fail": tasks.Failed, "undo into the trash fails": tasks.Failed,
+	}})
 }

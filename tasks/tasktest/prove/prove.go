@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"vdsm-agent/tasks"
 )
 
 // Config is what a verb package has proven.
@@ -20,6 +23,9 @@ type Config struct {
 	// PROVE=everything runs all of them.
 	Second  int
 	Durable bool // a task finishes only when all its effects are synced
+	// Ends is how cases end that nothing disturbs, by their names; all others finish. A case that does not proves less than it seems.
+	// nil = nobody looks at that.
+	Ends map[string]tasks.State
 }
 
 // Run proves the cases. The environment says how much: PROVE=all runs every stop, crash and failure at every point, and pairs of
@@ -89,7 +95,15 @@ func (c Config) subjects(t *testing.T) []*subject {
 			t.Fatalf("%s: %v", one.Name, err)
 		}
 		s.durable = c.Durable
+		if c.Ends != nil {
+			s.should = cmp.Or(c.Ends[one.Name], tasks.Finished)
+		}
 		out = append(out, s)
+	}
+	for name := range c.Ends {
+		if !names[name] {
+			t.Fatalf("there is no case %q, of which an end is known", name)
+		}
 	}
 	return out
 }

@@ -15,7 +15,8 @@ type subject struct {
 	exclusive []tasks.Lock
 	before    string // what is seen before the submit
 	ends      tasks.State
-	finished  string // what is seen when the undisturbed task has finished
+	should    tasks.State // the end that it should have then; "" = any
+	finished  string      // what is seen when the undisturbed task has finished
 	refusable bool
 	durable   bool     // see Config
 	whole     []string // what may be published; see Publisher
