@@ -380,7 +380,9 @@ func (c *chain) dataStep() tasks.Step {
 				case l.Was != nil && l.Was.Legality == domain.Illegal:
 					last = &copy.State{Over: true} // what it holds cannot be relied on
 				}
-				return c.st.holding(t.volumeRef, func(ctx context.Context, _ *tasks.Scope) error { return t.copyData(ctx, fenced{w, t, l}, l.made, last) })(ctx, s)
+				return c.st.holding(t.volumeRef, func(ctx context.Context, _ *tasks.Scope) error {
+					return t.copyData(ctx, fenced{w, func() error { return l.still(t) }}, l.made, last)
+				})(ctx, s)
 			})
 		},
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
@@ -395,26 +397,17 @@ func (c *chain) dataStep() tasks.Step {
 	}
 }
 
-// fenced is work on a volume that ends when somebody else has claimed it: then its generation is not what it was.
-type fenced struct {
-	work
-	t *target
-	l link
-}
-
-func (f fenced) Checkpoint(state any) error {
-	d, err := f.t.domain()
+// still refuses a volume that somebody else has claimed, as its metadata is now.
+func (l link) still(t *target) error {
+	d, err := t.domain()
 	if err != nil {
 		return err
 	}
-	m, err := d.ReadVolume(f.t.Image, f.t.Volume)
+	m, err := d.ReadVolume(t.Image, t.Volume)
 	if err != nil {
 		return err
 	}
-	if err := f.l.unfenced(f.t.volumeRef, m); err != nil {
-		return err
-	}
-	return f.work.Checkpoint(state)
+	return l.unfenced(t.volumeRef, m)
 }
 
 // unfenced refuses a volume whose generation has moved (911).

@@ -198,7 +198,7 @@ func (x dataCopy) dataStep() tasks.Step {
 					st: x.st, task: x.task, volumeRef: x.volumeRef, format: p.Format, allocation: p.Allocation, from: string(x.Source.Domain),
 					bitmaps: bool(x.Bitmaps), old: true,
 				}
-				return t.copyData(ctx, jobWork{s, x.job, p.jobPlan}, p.made, last)
+				return t.copyData(ctx, x.fenced(s, p.jobPlan), p.made, last)
 			})
 		},
 		Check: func(_ context.Context, s *tasks.Scope) (bool, error) {
@@ -215,18 +215,4 @@ func (x dataCopy) publishStep() tasks.Step {
 		m.Legality = domain.Legal
 		return nil
 	})
-}
-
-// jobWork is work on the volume of a job: a checkpoint is refused when somebody else has it.
-type jobWork struct {
-	*tasks.Scope
-	job  *job
-	plan jobPlan
-}
-
-func (w jobWork) Checkpoint(state any) error {
-	if err := w.job.still(w.plan); err != nil {
-		return err
-	}
-	return w.Scope.Checkpoint(state)
 }

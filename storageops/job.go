@@ -137,6 +137,24 @@ func (j *job) still(p jobPlan) error {
 	return j.mine(p, m)
 }
 
+// fenced is work on a volume whose checkpoints are refused, and which so ends, when still finds that somebody else has it.
+type fenced struct {
+	work
+	still func() error
+}
+
+func (f fenced) Checkpoint(state any) error {
+	if err := f.still(); err != nil {
+		return err
+	}
+	return f.work.Checkpoint(state)
+}
+
+// fenced is the work of a job's step.
+func (j *job) fenced(s *tasks.Scope, p jobPlan) work {
+	return fenced{s, func() error { return j.still(p) }}
+}
+
 // leased calls f while the task holds the volume's lease.
 func (j *job) leased(ctx context.Context, s *tasks.Scope, f func(d storageDomain) error) error {
 	release, err := j.st.hold(ctx, s, j.volumeRef)

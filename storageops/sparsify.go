@@ -85,7 +85,7 @@ func (x sparsify) freeStep() tasks.Step {
 				if err := x.still(p.jobPlan); err != nil {
 					return err
 				}
-				l, done := x.st.moving(jobWork{s, x.job, p.jobPlan}, x.Domain)
+				l, done := x.st.moving(x.fenced(s, p.jobPlan), x.Domain)
 				defer done()
 				if err := x.st.images.Sparsify(ctx, l, p.Image.image(), last); err != nil {
 					return err

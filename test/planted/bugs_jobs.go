@@ -52,12 +52,12 @@ func jobBugs() []bug {
 		{
 			name: "a job's copy does not look at the generation between its slices",
 			why:  "a copy that was fenced goes on writing into a volume that is somebody else's",
-			file: "storageops/copydata.go", by: jobs.test("TestFencedBetweenSlices"),
-			edits: []edit{{`	if err := w.job.still(w.plan); err != nil {
+			file: "storageops/job.go", by: jobs.test("TestFencedBetweenSlices"),
+			edits: []edit{{`	if err := f.still(); err != nil {
 		return err
 	}
-	return w.Scope.Checkpoint(state)
-`, `	return w.Scope.Checkpoint(state)
+	return f.work.Checkpoint(state)
+`, `	return f.work.Checkpoint(state)
 `}},
 		},
 		{
