@@ -184,6 +184,17 @@ func TestResume(t *testing.T) {
 		}
 		synctest.Wait()
 		h.status(statusPaused) // as it was saved
+		if got := w.machines[vmID].xml; got != machineXMLOn(volB) {
+			t.Errorf("it works on %s", got)
+		}
+		h.get("VM.destroy", map[string]any{"vmID": vmID})
+		again := resume(vmID)
+		again["vmParams"].(map[string]any)["xml"] = machineXMLOn(volT)
+		h.get("VM.create", again)
+		synctest.Wait()
+		if files, err := h.files(t.Context(), vmID, "vda"); err != nil || len(files) != 1 || files[0] != volT {
+			t.Errorf("resumed on another volume it works on %v: %v", files, err)
+		}
 		h.Close()
 	})
 }
@@ -234,7 +245,9 @@ func TestRefusals(t *testing.T) {
 		{"no base", drives(map[string]string{"domainID": sdID, "imageID": imgD, "volumeID": volT}), code.InvalidParameter},
 		{"the same volume", drives(drive(volB, volB)), code.InvalidParameter},
 		{"an image twice", drives(drive(volB, volT), drive(volT, volC)), code.InvalidParameter},
-		{"a memory", map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": saved}, code.UnsupportedOperation},
+		{"a memory", map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": saved}, 0},
+		{"a memory in one volume", map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": strings.Join([]string{sdID, spID, imgM, volM, imgM, volM}, ",")}, code.InvalidParameter},
+		{"a memory that is not there", map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": strings.Join([]string{sdID, spID, imgM, volM, imgC, volM}, ",")}, code.VolumeDoesNotExist},
 		{"a snapshot of no machine", map[string]any{"vmID": other, "snapDrives": snapDrives}, code.NoSuchVM},
 		{"no machine", map[string]any{"vmID": other, "hibernationVolHandle": saved}, code.NoSuchVM},
 		{"no volumes", handle(""), code.InvalidParameter},

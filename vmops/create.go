@@ -166,7 +166,7 @@ func (vms *VMs) launch(l launch) {
 	if l.file == "" {
 		err = vms.hv.Create(vms.ctx, l.xml, l.paused)
 	} else {
-		err = vms.hv.Restore(vms.ctx, l.file, l.paused)
+		err = vms.hv.Restore(vms.ctx, l.file, l.place, l.paused)
 	}
 	if virt.Unreachable(err) {
 		err = vms.settle(l.vm, err)
@@ -175,6 +175,43 @@ func (vms *VMs) launch(l launch) {
 		vms.log.Warn().Err(err).Str("vm", l.vm).Msg("a machine did not start")
 	}
 	vms.launched(l.vm, err)
+}
+
+// place puts the disks of a machine that is resumed where the launch has them: what was saved with a snapshot goes on on other volumes than
+// those that it worked on, which hold what they held then. "" = they are the same.
+func (l launch) place(saved string) (string, error) {
+	want, err := parseXML(l.xml)
+	if err != nil {
+		return "", err
+	}
+	d, err := parseXML(saved)
+	if err != nil {
+		return "", err
+	}
+	changed := false
+	for _, disk := range d.root.FindElements("./devices/disk") {
+		target := disk.SelectElement("target")
+		if target == nil {
+			continue
+		}
+		there := want.root.FindElement("./devices/disk/target[@dev='" + target.SelectAttrValue("dev", "") + "']")
+		if there == nil || fileOf(there.Parent()) == "" || fileOf(there.Parent()) == fileOf(disk) {
+			continue
+		}
+		for _, name := range []string{"source", "driver", "backingStore"} { // the last libvirt finds out
+			if old := disk.SelectElement(name); old != nil {
+				disk.RemoveChild(old)
+			}
+			if e := there.Parent().SelectElement(name); e != nil {
+				disk.AddChild(e.Copy())
+			}
+		}
+		changed = true
+	}
+	if !changed {
+		return "", nil
+	}
+	return d.String()
 }
 
 // settle finds out what became of a start that libvirt did not answer, once it answers again.

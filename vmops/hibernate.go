@@ -104,38 +104,43 @@ func (h *hibernation) found(s *tasks.Scope) (f found, err error) {
 func (h *hibernation) look() tasks.Step {
 	return tasks.Step{
 		Name: stepLook,
-		Plan: func(ctx context.Context, _ *tasks.Scope) (any, error) {
-			state, err := h.vms.alive(ctx, h.vm)
-			if err != nil {
-				return nil, err
-			}
-			job, err := h.vms.hv.Job(ctx, h.vm)
-			if err != nil {
-				return nil, err
-			}
-			if job.Active {
-				return nil, code.Errorf(code.ResourceUnavailable, "libvirt does something else with machine %s now; try again when that has ended", h.vm)
-			}
-			f := found{Paused: state.Phase == virt.Paused}
-			if f.Path, f.Memory, err = h.vms.volumes.Plain(h.memory); err != nil {
-				return nil, err
-			}
-			if _, f.Conf, err = h.vms.volumes.Plain(h.conf); err != nil {
-				return nil, err
-			}
-			head, err := h.vms.volumes.Read(h.memory, int64(len(savedMagic)))
-			if err == nil && complete(head) {
-				err = code.Errorf(code.InvalidParameter, "the memory volume holds a saved state already, which would be lost; make a new volume")
-			}
-			return f, err
-		},
-		Do: func(ctx context.Context, s *tasks.Scope) error {
-			if err := h.vms.volumes.Reach(ctx, s, h.memory); err != nil {
-				return err
-			}
-			return h.vms.volumes.Reach(ctx, s, h.conf)
-		},
+		Plan: func(ctx context.Context, _ *tasks.Scope) (any, error) { return h.find(ctx) },
+		Do:   h.reach,
 	}
+}
+
+// find refuses what the state cannot lie in, and a machine that something else is done with.
+func (h *hibernation) find(ctx context.Context) (f found, err error) {
+	state, err := h.vms.alive(ctx, h.vm)
+	if err != nil {
+		return f, err
+	}
+	job, err := h.vms.hv.Job(ctx, h.vm)
+	if err != nil {
+		return f, err
+	}
+	if job.Active {
+		return f, code.Errorf(code.ResourceUnavailable, "libvirt does something else with machine %s now; try again when that has ended", h.vm)
+	}
+	f.Paused = state.Phase == virt.Paused
+	if f.Path, f.Memory, err = h.vms.volumes.Plain(h.memory); err != nil {
+		return f, err
+	}
+	if _, f.Conf, err = h.vms.volumes.Plain(h.conf); err != nil {
+		return f, err
+	}
+	head, err := h.vms.volumes.Read(h.memory, int64(len(savedMagic)))
+	if err == nil && complete(head) {
+		err = code.Errorf(code.InvalidParameter, "the memory volume holds a saved state already, which would be lost; make a new volume")
+	}
+	return f, err
+}
+
+func (h *hibernation) reach(ctx context.Context, s *tasks.Scope) error {
+	if err := h.vms.volumes.Reach(ctx, s, h.memory); err != nil {
+		return err
+	}
+	return h.vms.volumes.Reach(ctx, s, h.conf)
 }
 
 // configuration writes what else a resume needs.
@@ -184,17 +189,20 @@ func (h *hibernation) save() tasks.Step {
 			}
 			return j.run(ctx, s)
 		},
-		Undo: func(ctx context.Context, s *tasks.Scope) error {
-			f, err := h.found(s)
-			if err != nil {
-				return err
-			}
-			if err := h.goOn(ctx, s, f); err != nil {
-				return err
-			}
-			return h.vms.volumes.Replace(s, h.memory, nil, f.Memory)
-		},
+		Undo: h.unsave,
 	}
+}
+
+// unsave lets the machine go on, and empties the memory volume.
+func (h *hibernation) unsave(ctx context.Context, s *tasks.Scope) error {
+	f, err := h.found(s)
+	if err != nil {
+		return err
+	}
+	if err := h.goOn(ctx, s, f); err != nil {
+		return err
+	}
+	return h.vms.volumes.Replace(s, h.memory, nil, f.Memory)
 }
 
 // saved says whether the machine is down and its state is complete. A machine that is alive is not saved, whatever the file says: libvirt

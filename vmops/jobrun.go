@@ -24,7 +24,8 @@ type jobRun struct {
 	// active is told of the job as long as it goes on and is not to be cancelled; its error is why it is to be. May be nil.
 	active func(ctx context.Context, s *tasks.Scope, job virt.Job) error
 
-	call    <-chan error // of begin; nil = not called, or answered
+	asking  context.Context // of the question how it stands: a stop ends it, since libvirt may answer only when a job ends before which it was asked
+	call    <-chan error    // of begin; nil = not called, or answered
 	called  bool
 	failure error // its answer
 	quiet   int   // looks without a job, one after the other
@@ -46,6 +47,9 @@ func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 		stopped := ctx.Err() != nil && s.State() == tasks.Aborting
 		if ctx.Err() != nil && !stopped {
 			break // the agent shuts down; the job goes on
+		}
+		if j.asking = insist; !stopped {
+			j.asking = ctx
 		}
 		over, err := j.look(insist, s, stopped || j.givenUp != nil)
 		if over {
@@ -81,7 +85,7 @@ func (j *jobRun) run(ctx context.Context, s *tasks.Scope) error {
 // look asks libvirt how it stands and does what follows. over: the job has come to an end, and err says which. What is not known is
 // asked again, however long that takes: the file of a save that may be under way must not be touched.
 func (j *jobRun) look(ctx context.Context, s *tasks.Scope, stopped bool) (over bool, err error) {
-	job, err := j.job(ctx)
+	job, err := j.job(j.asking)
 	gone := code.Of(err) == code.NoSuchVM || virt.Invalid(err)
 	switch {
 	case err != nil && !gone:

@@ -1,8 +1,10 @@
 package vmops
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"vdsm-agent/internal/code"
@@ -99,14 +101,18 @@ func (l memLibvirt) Create(_ context.Context, xml string, paused bool) error {
 	return l.start(d.text("uuid"), xml, paused)
 }
 
-func (l memLibvirt) Restore(_ context.Context, file string, paused bool) error {
+func (l memLibvirt) Restore(_ context.Context, file string, place func(string) (string, error), paused bool) error {
 	l.mu.Lock()
 	content := l.now(memoryVolume).content
 	l.mu.Unlock()
 	if file != volM || !complete([]byte(content)) {
 		return errors.New("no saved state")
 	}
-	return l.start(vmID, "<domain/>", paused)
+	xml, err := place(machineXMLOn(volB))
+	if err != nil {
+		return err
+	}
+	return l.start(vmID, cmp.Or(xml, machineXMLOn(volB)), paused)
 }
 
 func (l memLibvirt) start(vm, xml string, paused bool) error {
@@ -181,14 +187,15 @@ func (l memLibvirt) Thaw(_ context.Context, s *tasks.Scope, vm string) error {
 	})
 }
 
+const snapshotXML = `<domainsnapshot><disks><disk name="vda" snapshot="external" type="file"><driver type="qcow2"/><source file="` + volT +
+	`"/></disk><disk name="sda" snapshot="no"/></disks></domainsnapshot>`
+
 func (l memLibvirt) Snapshot(_ context.Context, s *tasks.Scope, vm, xml string) error {
 	if err := l.allowed(s, "take the snapshot"); err != nil {
 		return err
 	}
 	return l.with(vm, func(m *memMachine) error {
-		want := `<domainsnapshot><disks><disk name="vda" snapshot="external" type="file"><driver type="qcow2"/><source file="` + volT +
-			`"/></disk><disk name="sda" snapshot="no"/></disks></domainsnapshot>`
-		if xml != want || m.xml != machineXMLOn(volB) {
+		if xml != snapshotXML || m.xml != machineXMLOn(volB) {
 			return code.Errorf(code.General, "libvirt cannot take %s of %s", xml, m.xml)
 		}
 		m.xml = machineXMLOn(volT)
@@ -198,8 +205,23 @@ func (l memLibvirt) Snapshot(_ context.Context, s *tasks.Scope, vm, xml string) 
 
 // Save pauses the machine, empties the file, and ends when its time has come.
 func (l memLibvirt) Save(_ context.Context, s *tasks.Scope, vm, file string) <-chan error {
+	return l.dump(s, vm, file, "save the machine", false)
+}
+
+// SnapshotMemory does the same, and then lets the machine go on on its new volume.
+func (l memLibvirt) SnapshotMemory(_ context.Context, s *tasks.Scope, vm, xml string) <-chan error {
+	want := strings.Replace(snapshotXML, "<disks>", `<memory snapshot="external" file="`+volM+`"/><disks>`, 1)
+	if xml != want {
+		answer := make(chan error, 1)
+		answer <- code.Errorf(code.General, "libvirt cannot take %s", xml)
+		return answer
+	}
+	return l.dump(s, vm, volM, "take the snapshot with memory", true)
+}
+
+func (l memLibvirt) dump(s *tasks.Scope, vm, file, effect string, goesOn bool) <-chan error {
 	answer := make(chan error, 1)
-	if err := l.allowed(s, "save the machine"); err != nil {
+	if err := l.allowed(s, effect); err != nil {
 		answer <- err
 		return answer
 	}
@@ -207,7 +229,7 @@ func (l memLibvirt) Save(_ context.Context, s *tasks.Scope, vm, file string) <-c
 		if m.job != nil {
 			return errInvalid
 		}
-		m.job = &memJob{task: s.TaskID(), file: file, began: time.Now(), ends: time.Now().Add(l.saveTakes), paused: m.state.Phase == virt.Paused, answer: answer}
+		m.job = &memJob{task: s.TaskID(), file: file, began: time.Now(), ends: time.Now().Add(l.saveTakes), goesOn: goesOn, paused: m.state.Phase == virt.Paused, answer: answer}
 		m.state.Phase = virt.Paused
 		l.open = append(l.open, memChange{memoryVolume, memVolume{content: "part of a state"}, true})
 		return nil

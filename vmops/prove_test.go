@@ -29,6 +29,13 @@ func proofCases(t *testing.T) []prove.Case {
 		w.breaks = 1
 		return w
 	}
+	withMemory := func(name string, world func() prove.World) prove.Case {
+		raw, err := json.Marshal(map[string]any{"vmID": vmID, "snapDrives": snapDrives, "snapMemory": saved})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return prove.Case{Name: name, Verb: "VM.snapshot", Params: raw, World: world}
+	}
 	snapshot := func(name string, frozen, noGuest bool) prove.Case {
 		raw, err := json.Marshal(map[string]any{"vmID": vmID, "frozen": frozen, "snapDrives": snapDrives})
 		if err != nil {
@@ -44,6 +51,10 @@ func proofCases(t *testing.T) []prove.Case {
 		snapshot("snapshot", false, false),
 		snapshot("snapshot of a machine whose guest has no agent", false, true),
 		snapshot("snapshot of a machine that is frozen already", true, false),
+		withMemory("snapshot with memory", newMachine(virt.Running)),
+		withMemory("snapshot with memory of a paused machine", newMachine(virt.Paused)),
+		withMemory("snapshot with memory, and libvirt has finished when it is to cancel", late),
+		withMemory("snapshot with memory, and libvirtd dies", breaks),
 		hibernate("hibernate", newMachine(virt.Running)),
 		hibernate("hibernate a paused machine", newMachine(virt.Paused)),
 		hibernate("hibernate, and libvirt has finished when it is to cancel", late),

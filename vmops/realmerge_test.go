@@ -15,7 +15,7 @@ import (
 )
 
 // newDisk makes a guest whose disk is the first volume of a chain, and starts it.
-func newDisk(t *testing.T) (*chain, *vmtest.Guest) {
+func newDisk(t *testing.T, as ...func(*vmtest.Guest)) (*chain, *vmtest.Guest) {
 	t.Helper()
 	c := &chain{a: newAgent(t)}
 	d, err := c.a.domains.Get(sd)
@@ -23,6 +23,9 @@ func newDisk(t *testing.T) (*chain, *vmtest.Guest) {
 	_, err = d.CreateImageDir(imgDisk)
 	must(t, err)
 	g := libvirtd.Guest(t, vmID)
+	for _, f := range as {
+		f(g)
+	}
 	c.adopt(g)
 	c.a.create(g, nil)
 	g.Counts(3)

@@ -21,7 +21,7 @@ import (
 type snapshotParams struct {
 	VM     param.UUID  `json:"vmID"`
 	Drives []snapDrive `json:"snapDrives" doc:"the disks: domainID, imageID, baseVolumeID that the machine works on, volumeID that it shall go on on"`
-	Memory savedState  `json:"snapMemory" default:"" doc:"where the memory shall lie; only \"\" is possible"`
+	Memory savedState  `json:"snapMemory" default:"" doc:"where the memory shall lie: six ids as in VM.hibernate; none = only the disks"`
 	Frozen param.Bool  `json:"frozen" default:"false" doc:"the guest's file systems are at rest already, and stay so"`
 	Job    param.UUID  `json:"jobUUID" default:"" doc:"the id that the task shall have"`
 }
@@ -46,8 +46,8 @@ func (p snapshotParams) check() error {
 	if len(p.Drives) == 0 {
 		return code.Errorf(code.InvalidParameter, "parameter \"snapDrives\" is empty; it names the disks")
 	}
-	if p.Memory != "" {
-		return code.Errorf(code.UnsupportedOperation, "snapshots with memory are not possible yet; leave snapMemory out")
+	if memory, conf := p.Memory.volumes(); p.Memory != "" && memory == conf {
+		return code.Errorf(code.InvalidParameter, "parameter \"snapMemory\" names the same volume twice")
 	}
 	for i, d := range p.Drives {
 		if d.Domain.IsBlank() || d.Image.IsBlank() || d.Base.IsBlank() || d.Volume.IsBlank() || d.Base == d.Volume {
@@ -72,14 +72,21 @@ func (vms *VMs) snapshot() *tasks.Verb {
 		Role: access.Operate, Doc: "Have a virtual machine go on on new volumes, so that those that it worked on stay as they are now.",
 		Name: "VM.snapshot", Word: "snapshot", Params: snapshotParams{}, AnswersTrue: true, IDParam: "jobUUID", Forward: true, Class: tasks.ClassVM,
 		Contract: tasks.Contract{
-			CancellableUntil: "call sent", PointOfNoReturn: "snapshot call", Undo: "thawed, on base volumes, new volumes unused", Bound: 10*time.Second + virt.GuestWithin,
+			CancellableUntil: "call sent; with memory: dump complete", PointOfNoReturn: "snapshot call (with snapMemory: dump complete)", DecidedBy: "libvirt (with memory)",
+			Undo: "thawed, on base volumes, new volumes unused, memory volume empty", Bound: 10*time.Second + virt.GuestWithin,
 		},
 		Admit: func(ctx context.Context, raw json.RawMessage) error {
 			p, err := decodeSnapshot(raw)
 			if err != nil {
 				return err
 			}
-			_, err = vms.alive(ctx, string(p.VM))
+			if _, err = vms.alive(ctx, string(p.VM)); err != nil || p.Memory == "" {
+				return err
+			}
+			memory, conf := p.Memory.volumes()
+			if _, _, err = vms.volumes.Plain(memory); err == nil {
+				_, _, err = vms.volumes.Plain(conf)
+			}
 			return err
 		},
 		Plan: func(_ string, raw json.RawMessage) (*tasks.Plan, error) {
@@ -93,7 +100,13 @@ func (vms *VMs) snapshot() *tasks.Verb {
 				locks = append(locks, vms.volumes.Locks(d.volume())...)
 			}
 			steps := []tasks.Step{sn.look(), sn.freeze(), sn.call(), sn.thaw()}
-			if p.Frozen {
+			switch {
+			case p.Memory != "":
+				sn.memory = &hibernation{vms: vms, vm: sn.vm}
+				sn.memory.memory, sn.memory.conf = p.Memory.volumes()
+				locks = append(locks, vms.volumes.Locks(sn.memory.memory, sn.memory.conf)...)
+				steps = []tasks.Step{sn.look(), sn.memory.configuration(), sn.dump(), sn.memory.sync()}
+			case bool(p.Frozen):
 				steps = []tasks.Step{sn.look(), sn.call()}
 			}
 			return &tasks.Plan{Tag: tasks.TagVirt, Locks: locks, Success: fmt.Sprintf("machine %s goes on on its new volumes", sn.vm), Steps: steps}, nil
@@ -106,6 +119,7 @@ type snapshotting struct {
 	vms    *VMs
 	vm     string
 	drives []snapDrive
+	memory *hibernation // where the memory is put, as a save puts it; nil = nowhere
 }
 
 // snapDisks is the plan of the look: the machine's disks, by their names in the guest.
@@ -149,13 +163,20 @@ func (sn *snapshotting) look() tasks.Step {
 				}
 			}
 			slices.Sort(out.Other)
-			return out, nil
+			if sn.memory == nil {
+				return out, nil
+			}
+			f, err := sn.memory.find(ctx)
+			return snapMemory{out, f}, err
 		},
 		Do: func(ctx context.Context, s *tasks.Scope) error {
 			for _, d := range sn.drives {
 				if err := sn.vms.volumes.Reach(ctx, s, d.volume()); err != nil {
 					return err
 				}
+			}
+			if sn.memory != nil {
+				return sn.memory.reach(ctx, s)
 			}
 			return nil
 		},
@@ -171,7 +192,7 @@ func (sn *snapshotting) call() tasks.Step {
 			if _, err := s.PlanOf(stepLook, &d); err != nil {
 				return err
 			}
-			err := sn.vms.hv.Snapshot(ctx, s, sn.vm, d.xml())
+			err := sn.vms.hv.Snapshot(ctx, s, sn.vm, d.xml(""))
 			if code.Of(err) == code.NoSuchVM {
 				return tasks.Permanent(code.Errorf(code.VMIsDown, "machine %s went down", sn.vm), "the new volumes may hold data of the machine")
 			}
@@ -182,25 +203,37 @@ func (sn *snapshotting) call() tasks.Step {
 			if _, err := s.PlanOf(stepLook, &d); err != nil {
 				return false, err
 			}
-			has, err := sn.vms.disks(ctx, sn.vm)
+			taken, err := sn.taken(ctx, d)
 			if code.Of(err) == code.NoSuchVM {
 				return false, nil // Do says so
 			}
-			for name, file := range d.New {
-				if has[name] != file {
-					return false, err
-				}
-			}
-			return err == nil, err
+			return taken, err
 		},
 		Refused: func(err error) bool { return !virt.Unreachable(err) },
 	}
 }
 
-// xml describes the snapshot to libvirt.
-func (d snapDisks) xml() string {
+// taken says whether the machine works on all of its new volumes.
+func (sn *snapshotting) taken(ctx context.Context, d snapDisks) (bool, error) {
+	has, err := sn.vms.disks(ctx, sn.vm)
+	for name, file := range d.New {
+		if has[name] != file {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
+// xml describes the snapshot to libvirt; memory is the file that the memory is written to, "" = none.
+func (d snapDisks) xml(memory string) string {
 	doc := etree.NewDocument()
-	disks := doc.CreateElement("domainsnapshot").CreateElement("disks")
+	root := doc.CreateElement("domainsnapshot")
+	if memory != "" {
+		e := root.CreateElement("memory")
+		e.CreateAttr("snapshot", "external")
+		e.CreateAttr("file", memory)
+	}
+	disks := root.CreateElement("disks")
 	disk := func(name, how string) *etree.Element {
 		e := disks.CreateElement("disk")
 		e.CreateAttr("name", name)

@@ -60,7 +60,7 @@ type hypervisor interface {
 	AllStats(ctx context.Context) ([]virt.Stats, error)
 	StatsOf(ctx context.Context, vm string) (virt.Stats, error)
 	Create(ctx context.Context, xml string, paused bool) error
-	Restore(ctx context.Context, file string, paused bool) error
+	Restore(ctx context.Context, file string, place func(xml string) (string, error), paused bool) error
 	Destroy(ctx context.Context, vm string, graceful bool) error
 	Shutdown(ctx context.Context, vm string, reboot bool) error
 
@@ -71,6 +71,7 @@ type hypervisor interface {
 	Freeze(ctx context.Context, s *tasks.Scope, vm string) error
 	Thaw(ctx context.Context, s *tasks.Scope, vm string) error
 	Snapshot(ctx context.Context, s *tasks.Scope, vm, xml string) error
+	SnapshotMemory(ctx context.Context, s *tasks.Scope, vm, xml string) <-chan error
 	Save(ctx context.Context, s *tasks.Scope, vm, file string) <-chan error
 	Job(ctx context.Context, vm string) (virt.Job, error)
 	AbortJob(ctx context.Context, s *tasks.Scope, vm string) error
@@ -168,6 +169,10 @@ func (l scoped) Thaw(ctx context.Context, _ *tasks.Scope, vm string) error {
 
 func (l scoped) Snapshot(ctx context.Context, _ *tasks.Scope, vm, xml string) error {
 	return l.Client.Snapshot(ctx, vm, xml)
+}
+
+func (l scoped) SnapshotMemory(ctx context.Context, _ *tasks.Scope, vm, xml string) <-chan error {
+	return l.Client.SnapshotMemory(ctx, vm, xml)
 }
 
 func (l scoped) Save(ctx context.Context, _ *tasks.Scope, vm, file string) <-chan error {

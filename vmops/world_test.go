@@ -76,6 +76,7 @@ type memJob struct {
 	began      time.Time
 	ends       time.Time
 	paused     bool // the machine was before
+	goesOn     bool // it does when it is saved, on the new volume
 	leaves     bool // it goes to the other host
 	postCopy   bool
 	answer     chan error
@@ -153,8 +154,17 @@ func (w *world) pass() {
 				w.wake()
 				continue
 			}
-			delete(w.machines, vm)
 			w.open = append(w.open, memChange{memoryVolume, memVolume{domain.Shape{Length: 4 << 20}, savedMagic + " of " + vm}, true})
+			if j.goesOn {
+				m.xml = machineXMLOn(volT)
+				if !j.paused {
+					m.state.Phase = virt.Running
+				}
+				j.end(nil)
+				w.wake()
+				continue
+			}
+			delete(w.machines, vm)
 			j.end(nil)
 			w.wake()
 			if w.ended != nil {

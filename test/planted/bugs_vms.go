@@ -41,10 +41,10 @@ func vmBugs() []bug {
 			name: "a machine that libvirt has left paused is forgotten",
 			why:  "libvirtd dies in a save, the stop reads recovered, and the guest stands still",
 			file: "vmops/hibernate.go", by: verbs,
-			edits: []edit{{`			if err := h.goOn(ctx, s, f); err != nil {
-				return err
-			}
-			return h.vms.volumes.Replace(s, h.memory`, `			return h.vms.volumes.Replace(s, h.memory`}},
+			edits: []edit{{`	if err := h.goOn(ctx, s, f); err != nil {
+		return err
+	}
+	return h.vms.volumes.Replace(s, h.memory`, `	return h.vms.volumes.Replace(s, h.memory`}},
 		},
 		{
 			name: "a guest that was frozen by an agent that died is not thawed",
@@ -58,8 +58,8 @@ func vmBugs() []bug {
 			name: "a snapshot that libvirt refused is taken for one that it took",
 			why:  "the task reads finished, and the machine writes on to the volume that was to stay as it is",
 			file: "vmops/snapshot.go", by: verbs,
-			edits: []edit{{`			if has[name] != file {
-`, `			if has[name] == "" && file != "" {
+			edits: []edit{{`		if has[name] != file {
+`, `		if has[name] == "" && file != "" {
 `}},
 		},
 		{
@@ -196,6 +196,14 @@ func vmBugs() []bug {
 			return t, err
 		}
 		s.Note(fmt.Sprintf("waiting for the end of`}},
+		},
+		{
+			name: "a machine that is resumed from a snapshot works on the volumes of then",
+			why:  "the snapshot is overwritten, and the guest finds another disk than the one that was asked for",
+			file: "vmops/create.go", by: catcher{pkg: "vmops", run: "^TestResume$"},
+			edits: []edit{{`		changed = true
+`, `		changed = disk == nil
+`}},
 		},
 	}
 }

@@ -73,14 +73,27 @@ func (c *Client) Create(ctx context.Context, xml string, paused bool) error {
 	return err
 }
 
-// Restore starts a machine from a file that Save has written, running or paused as asked.
-func (c *Client) Restore(ctx context.Context, file string, paused bool) error {
+// Restore starts a machine from a file that Save has written, running or paused as asked. place gets the description of the machine that is in
+// the file, and returns the one that it shall have, such as with other files of its disks; "" = that of the file.
+func (c *Client) Restore(ctx context.Context, file string, place func(xml string) (string, error), paused bool) error {
 	flags := libvirt.DomainSaveRunning
 	if paused {
 		flags = libvirt.DomainSavePaused
 	}
 	_, err := call(ctx, c, "restore a machine from "+file, startWithin, func(l *connection) (struct{}, error) {
-		return struct{}{}, l.DomainRestoreFlags(file, nil, uint32(flags))
+		was, err := l.DomainSaveImageGetXMLDesc(file, uint32(libvirt.DomainSaveImageXMLSecure))
+		if err != nil {
+			return struct{}{}, err
+		}
+		xml, err := place(was)
+		if err != nil {
+			return struct{}{}, err
+		}
+		var given libvirt.OptString
+		if xml != "" {
+			given = libvirt.OptString{xml}
+		}
+		return struct{}{}, l.DomainRestoreFlags(file, given, uint32(flags))
 	})
 	return err
 }

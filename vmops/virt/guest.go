@@ -42,6 +42,21 @@ func (c *Client) Snapshot(ctx context.Context, vm, xml string) error {
 	})
 }
 
+// SnapshotMemory writes the machine's memory to a file as Save does, and then does what Snapshot does, as xml says. The machine is paused
+// meanwhile, and then goes on. It returns at once; its end comes by the channel, and goes on in libvirt whatever becomes of the agent. While it
+// runs Job shows it, and AbortJob cancels it.
+func (c *Client) SnapshotMemory(ctx context.Context, vm, xml string) <-chan error {
+	const flags = libvirt.DomainSnapshotCreateReuseExt | libvirt.DomainSnapshotCreateNoMetadata | libvirt.DomainSnapshotCreateAtomic
+	done := make(chan error, 1)
+	c.running.Go(func() {
+		done <- c.act(ctx, vm, "snapshot the memory of", saveWithin, func(l *connection, d libvirt.Domain) error {
+			_, err := l.DomainSnapshotCreateXML(d, xml, uint32(flags))
+			return err
+		})
+	})
+	return done
+}
+
 // guestError means that no agent in the guest took a request.
 type guestError struct{ error }
 

@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,8 @@ type Guest struct {
 	t       *testing.T
 	UUID    string
 	Name    string
-	Disk    string // its file, raw unless it is made otherwise
+	Disk    string // its file
+	Format  string // its format; "" = raw
 	Console string
 	Memory  int // MiB
 	Fill    int // MiB of it that are like no others
@@ -65,12 +67,12 @@ func (g *Guest) XML() string {
   <cpu mode='custom' match='exact'><model>Nehalem</model></cpu>
   <on_poweroff>destroy</on_poweroff><on_crash>destroy</on_crash>
   <devices>
-    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='%s'/><target dev='vda' bus='virtio'/></disk>
+    <disk type='file' device='disk'><driver name='qemu' type='%s'/><source file='%s'/><target dev='vda' bus='virtio'/></disk>
     <serial type='file'><source path='%s' append='on'/><target port='0'/></serial>
     <memballoon model='none'/>
   </devices>
   <seclabel type='none'/>
-</domain>`, g.Name, g.UUID, g.Memory, g.guest, g.guest, fill, g.Disk, g.Console)
+</domain>`, g.Name, g.UUID, g.Memory, g.guest, g.guest, fill, cmp.Or(g.Format, "raw"), g.Disk, g.Console)
 }
 
 // Count is the last number that the guest has written to its console.
