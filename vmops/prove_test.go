@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"vdsm-agent/tasks"
 	"vdsm-agent/tasks/tasktest/prove"
 	"vdsm-agent/vmops/virt"
 )
@@ -64,5 +65,11 @@ func proofCases(t *testing.T) []prove.Case {
 
 // TestProve stops, crashes and fails every verb; see package prove.
 func TestProve(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "vmops", Golden: "testdata/points.golden", Sample: 1500, Second: 8, Durable: true, Cases: proofCases(t)})
+	prove.Run(t, prove.Config{Package: "vmops", Golden: "testdata/points.golden", Sample: 1500, Second: 8, Durable: true, Cases: proofCases(t), Ends: map[string]tasks.State{
+		"merge a volume in the middle, and QEMU gives it up": tasks.Recovered, "merge the leaf, and QEMU gives it up": tasks.Recovered,
+		"merge the leaf, and QEMU does not change over": tasks.Recovered, "replicate a disk, and QEMU gives it up": tasks.Recovered,
+		"replicate a disk, and QEMU does not change over": tasks.Recovered, "migrate, and the destination dies and comes back": tasks.Recovered,
+		"migrate, and the destination has such a machine": tasks.Recovered, "migrate, and the machine is left paused on both hosts": tasks.Recovered,
+		"migrate a machine that never converges": tasks.Recovered, "maintenance, and no host takes a machine": tasks.Recovered,
+	}})
 }
