@@ -180,7 +180,7 @@ func start(ctx context.Context, s *settings, server *rpc.Server, service *system
 			step(fmt.Sprintf("recovering the tasks: %d of %d are read", done, total))
 		},
 		Observer: figures.Tasks(verbs), Passing: systemd.NewInhibitor(log).Hold,
-		Pulse:    tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
+		Pulse: tasks.Pulse{Every: watched, Beat: func(q tasks.Queue) { service.Alive(busy(q)) }},
 	})
 	p.vms.Recall()
 	step("recovering the tasks")

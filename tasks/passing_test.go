@@ -49,7 +49,7 @@ func TestPassing(t *testing.T) {
 
 		b.submit(steps(mock.Knobs{Name: "decides", Slices: 1, Pace: time.Minute, PointOfNoReturn: true}))
 		time.Sleep(time.Second)
-		b = b.restart()
+		b.restart()
 		time.Sleep(time.Second)
 		expect("after a restart", "begins", "ends", "begins")
 	})

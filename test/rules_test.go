@@ -17,7 +17,7 @@ import (
 // "/..." stands for a package and all below it. Tests may import more.
 var allowed = map[string][]string{
 	"cmd/vdsm-agentd":                     {"agent", "agent/config", "storageops/copy", "systemd", "internal/version"},
-	"cmd/vdsm-agentctl":                   {"storageops/domaincheck", "storageops/vdsmtasks", "rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
+	"cmd/vdsm-agentctl":                   {"agent/config", "doctor", "storageops/domaincheck", "storageops/vdsmtasks", "rpc/certs", "rpc/client", "rpc/wire", "tasks", "tasks/store", "internal/...", "cmd/vdsm-agentctl/internal/..."},
 	"cmd/vdsm-agentctl/internal/show":     {"internal/..."},
 	"cmd/vdsm-agentctl/internal/verbargs": {"internal/..."},
 	"agent/config":                        {"rpc/certs", "rpc/stomp", "storageops/domain", "tasks", "internal/access"},
@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"rpc/remote":                          {"rpc", "rpc/certs", "rpc/stomp", "rpc/stream", "internal/..."},
 	"rpc/client":                          {"rpc/certs", "rpc/stream", "rpc/stomp", "rpc/wire", "internal/..."},
 	"rpc/wire":                            {"tasks", "tasks/store", "internal/..."},
+	"doctor":                              {"agent/config", "storageops/domain", "tasks/store", "vmops/virt", "internal/..."},
 	"hostops":                             {"tasks", "internal/..."},
 	"metrics":                             {"tasks", "internal/..."},
 	"vmops":                               {"rpc/client", "storageops", "storageops/domain", "tasks", "vmops/virt", "internal/..."},

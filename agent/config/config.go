@@ -122,10 +122,21 @@ func (f Flags) file() string {
 	return f.File
 }
 
+// Defaults is what Load makes when no file says anything, for those who must go on though the files are wrong.
+func Defaults(f Flags) (Config, error) {
+	return load(f, func(f Flags) (map[string]assignment, Problems) {
+		given := map[string]assignment{}
+		f.give(given)
+		return given, nil
+	})
+}
+
 // Load makes the configuration: the defaults, then the file, then those of conf.d beside it in the order of their names, then the flags. The
 // default file may be absent; one that was named must be there. Unknown sections and keys, keys that are given twice, and impossible values
 // are refused, all of them at once, each with its file and line (Problems).
-func Load(f Flags) (Config, error) {
+func Load(f Flags) (Config, error) { return load(f, read) }
+
+func load(f Flags, read func(Flags) (map[string]assignment, Problems)) (Config, error) {
 	c := Config{flags: f, Owner: domain.Owner{UID: -1, GID: -1}}
 	c.Access, c.Limits = access.NewPolicy(), map[tasks.Class]int{}
 	given, problems := read(f)

@@ -49,6 +49,12 @@ func read(f Flags) (map[string]assignment, Problems) {
 			problems = append(problems, err)
 		}
 	}
+	f.give(given)
+	return given, problems
+}
+
+// give adds what the flags say.
+func (f Flags) give(given map[string]assignment) {
 	flag := func(name, key, value string) {
 		if value != "" {
 			given[key] = assignment{value, name}
@@ -60,7 +66,6 @@ func read(f Flags) (map[string]assignment, Problems) {
 	}
 	flag("--socket", "agent.socket", f.Socket)
 	flag("--log-level", "agent.log_level", f.LogLevel)
-	return given, problems
 }
 
 // quoted makes of a path a pattern that only it fits.

@@ -1,6 +1,6 @@
 // Command vdsm-agentctl is the command-line client of vdsm-agentd. It holds no logic of tasks: every answer is the daemon's,
-// and everything that it changes it asks the daemon for. Only "store check", "domain check" and "import-vdsm-tasks" work
-// without one: they read.
+// and everything that it changes it asks the daemon for. Only "store check", "domain check", "doctor" and
+// "import-vdsm-tasks" work without one: they read.
 //
 // One command is one file; run.go parses and reports, session.go talks to the daemon, tasklist.go and ended.go are what several
 // commands share. What only makes text is in internal/show, what only makes parameters in internal/verbargs. The package is

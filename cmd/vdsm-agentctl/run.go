@@ -67,6 +67,7 @@ type commands struct {
 	Contract contractCommand `cmd:"" help:"Show what a cancel of each verb guarantees."`
 	Config   configCommand   `cmd:"" help:"Look at the configuration of the daemon."`
 	Metrics  metricsCommand  `cmd:"" help:"Print the figures of the daemon, as Prometheus reads them."`
+	Doctor   doctorCommand   `cmd:"" help:"Look at everything that the daemon needs of this host, with or without a running one, and say how to mend what is wrong."`
 	Store    storeCommand    `cmd:"" help:"Look at the store of tasks, with or without a running daemon."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 

@@ -197,12 +197,15 @@ func rmdir(path string) error {
 }
 
 // ownCgroup is the directory of the cgroup v2 that this process is in.
-func ownCgroup() (string, error) {
+func ownCgroup() (string, error) { return Cgroup(os.Getpid()) }
+
+// Cgroup is the directory of the cgroup v2 that a process is in, as this process sees it. Errors: there is none, or no such process.
+func Cgroup(pid int) (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
-	self, err := os.ReadFile("/proc/self/cgroup")
+	self, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return "", err
 	}
