@@ -143,17 +143,43 @@ check "the copy goes on after the upgrade" ctl wait "$task"
 check "and is identical" identical "$v3"
 check "the store is sound" ctl store check
 
-# --- docs/operations.md: every command of it, in its order ---
+# --- metrics, doctor, the inhibitor lock ---
+figures() { curl --silent --show-error --fail --unix-socket /run/vdsm-agent/metrics.sock http://localhost/metrics; }
+check "the metrics are read" grep -q '^vdsm_agent_tasks_ended_total{outcome="success",verb="Volume.copy"} [1-9]' <(figures)
+is "the mode of their socket" "$(stat -c %a /run/vdsm-agent/metrics.sock)" 660
+printf '[vm]\nlibvirt = none\n[debug]\nmock_verb = true\n' >/etc/vdsm-agent/conf.d/10-checks.conf
+systemctl restart vdsm-agentd.service
+check "doctor finds nothing wrong" ctl doctor
+check "workers have cgroups, as doctor sees it" grep -q 'cgroup *ok *workers have cgroups of their own' <(ctl doctor)
+systemctl stop vdsm-agentd.socket vdsm-agentd.service
+out=$(ctl doctor)
+is "doctor without a daemon" "$?" 5
+grep -q 'daemon *error *no daemon answers' <<<"$out" || fail "doctor says: $out"
+say "doctor works without a daemon, and says so"
+systemctl start vdsm-agentd.socket vdsm-agentd.service
+passing=$(ctl Mock run 'steps=[{"name":"decide","slices":1,"pace":15000000000,"pointOfNoReturn":true}]')
+passing=${passing//\"/}
+inhibited() { systemd-inhibit --list --no-legend --no-pager | grep -q 'vdsm-agentd.*shutdown.*delay'; }
+check "a shutdown is put off while a task passes its point of no return" eventually inhibited
+check "the task ends" ctl wait "$passing"
+check "and no longer" eventually bash -c '! systemd-inhibit --list --no-legend --no-pager | grep -q vdsm-agentd'
+ctl clear "$passing" >/dev/null
+rm /etc/vdsm-agent/conf.d/10-checks.conf
+systemctl restart vdsm-agentd.service
+
+# --- the guides in docs: every command of them, in its order ---
 mkdir guide
 cp new.deb guide/vdsm-agent_1_amd64.deb
-ran=0
-while IFS= read -r line; do
-	line=$(sed -E "s/\bTASK\b/$task/g; s/\bUSER\b/daemon/g" <<<"$line")
-	out=$(cd guide && bash -euc "$line" 2>&1 </dev/null) || fail "docs/operations.md: $line (exit $?): $out"
-	ran=$((ran + 1))
-done < <(sed -n '/^```sh$/,/^```$/{/^```/!p}' operations.md)
-((ran >= 25)) || fail "only $ran commands are found in docs/operations.md"
-say "all $ran commands of docs/operations.md work"
+for page in operations.md monitoring.md tls.md scripting.md integration.md; do
+	ran=0
+	while IFS= read -r line; do
+		line=$(sed -E "s/\bTASK\b/$task/g; s/\bUSER\b/daemon/g; s/\bDOMAIN\b/$domain/g; s/\bHOST\b/localhost/g" <<<"$line")
+		out=$(cd guide && bash -uec "set -o pipefail; $line" 2>&1 </dev/null) || fail "docs/$page: $line (exit $?): $out"
+		ran=$((ran + 1))
+	done < <(sed -n '/^```sh$/,/^```$/{/^```/!p}' "$page")
+	((ran >= 8)) || fail "only $ran commands are found in docs/$page"
+	say "all $ran commands of docs/$page work"
+done
 
 check "the package is removed" dpkg -r vdsm-agent
 [[ ! -e /run/vdsm-agent/api.sock && ! -e /usr/bin/vdsm-agentd && -e /var/lib/vdsm-agent/tasks.db && -e /etc/vdsm-agent/vdsm-agent.conf ]] || fail "the remove left or took too much"

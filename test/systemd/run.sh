@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${ROOT_CACHE:-/var/cache/vdsm-agent-test}
-packages=systemd,systemd-sysv,dbus,udev,procps,qemu-utils,sqlite3
+packages=systemd,systemd-sysv,dbus,udev,procps,qemu-utils,sqlite3,curl,openssl,jq
 root=$cache/bookworm-$(sha256sum <<<"$packages" | cut -c1-12)
 
 work=$(mktemp -d)
@@ -53,7 +53,7 @@ mount -t overlay -o "lowerdir=$root,upperdir=$work/tmp/upper,workdir=$work/tmp/w
 mkdir "$work/root/checks"
 cp "$work"/old/*.deb "$work/root/checks/old.deb"
 cp "$work"/new/*.deb "$work/root/checks/new.deb"
-cp test/systemd/checks.sh docs/operations.md "$work/root/checks/"
+cp test/systemd/checks.sh docs/{operations,monitoring,tls,scripting,integration}.md "$work/root/checks/"
 cat >"$work/root/etc/systemd/system/checks.service" <<'END'
 [Unit]
 Description=The checks
