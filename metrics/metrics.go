@@ -64,10 +64,15 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	server := &http.Server{Handler: mux, ReadTimeout: scrapeWithin, WriteTimeout: 2 * scrapeWithin, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	closed := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = server.Close() // whoever still reads gets no more
+	})()
 	if err := server.Serve(l); ctx.Err() == nil {
 		return fmt.Errorf("the metrics cannot be read any more: %w", err)
 	}
+	<-closed // the socket's path is gone, too
 	return nil
 }
 

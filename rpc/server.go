@@ -122,7 +122,11 @@ func (s *Server) list() []wire.Method {
 // done as far as that ends within DrainFor, closes every connection and returns nil. It closes l. An error means that l is broken.
 func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 	ctx, stop := context.WithCancel(ctx)
-	unhook := context.AfterFunc(ctx, func() { _ = l.Close() })
+	closed := make(chan struct{})
+	unhook := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = l.Close() // it is not listened to any more, which is all that counts
+	})
 	var clients sync.WaitGroup
 	seats := seats{most: s.limits[0], each: s.limits[1], byAddress: map[string]int{}, log: s.log}
 	defer clients.Wait()
@@ -140,6 +144,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t Transport) error {
 				s.open(ctx, conn, t)
 			})
 		case ctx.Err() != nil:
+			<-closed // its path is gone, too
 			return nil
 		case exhausted(err):
 			s.log.Error().Err(err).Msg("no client can connect now; existing connections go on")
