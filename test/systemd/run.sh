@@ -53,6 +53,7 @@ mount -t overlay -o "lowerdir=$root,upperdir=$work/tmp/upper,workdir=$work/tmp/w
 mkdir "$work/root/checks"
 cp "$work"/old/*.deb "$work/root/checks/old.deb"
 cp "$work"/new/*.deb "$work/root/checks/new.deb"
+echo "127.0.0.1 localhost" >"$work/root/etc/hosts"
 cp test/systemd/checks.sh docs/{operations,monitoring,tls,scripting,integration}.md "$work/root/checks/"
 cat >"$work/root/etc/systemd/system/checks.service" <<'END'
 [Unit]
