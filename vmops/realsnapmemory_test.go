@@ -84,7 +84,7 @@ func TestRealSnapshotWithMemory(t *testing.T) {
 	})
 	t.Run("stopped in the middle", func(t *testing.T) {
 		worst, cancelled := time.Duration(0), 0
-		for range 20 {
+		for range 6 {
 			before := g.Count()
 			task := c.a.submit("VM.snapshot", c.withMemory())
 			c.a.whileDump(task)
@@ -100,7 +100,7 @@ func TestRealSnapshotWithMemory(t *testing.T) {
 			cancelled++
 			untaken(before)
 		}
-		t.Logf("%d of 20 were cancelled; from the answer to the stop to the end: %v at worst", cancelled, worst)
+		t.Logf("%d of 6 were cancelled; from the answer to the stop to the end: %v at worst", cancelled, worst)
 	})
 	t.Run("the agent dies at every record", func(t *testing.T) {
 		everyDeath(t, c, func() (string, func(tasks.View)) {
