@@ -52,9 +52,10 @@ prove: ## prove the cancel contract in full: 300,000 stops, crashes and failures
 	@scripts/prove.sh
 
 .PHONY: everywhere
-everywhere: ## stop and crash each storage verb at every one of its records, with real images (make test takes a part)
+everywhere: ## stop and crash each storage verb at every one of its records, and fail each operation of the store (make test takes a part)
 	@scripts/setup.sh test
 	EVERYWHERE=all go test ./storageops -count=1 -timeout 60m -run 'Everywhere'
+	go test ./tasks/store -count=1
 
 .PHONY: planted
 planted: ## plant bugs, one after the other: the tests must catch every one

@@ -158,9 +158,11 @@ func (m memImages) Create(ctx context.Context, w work, c qemuimg.CreateSpec) err
 			d.last++
 			named, made := d.link(dir, path.Base(c.Path), d.last), d.last
 			link := named.apply
-			named.apply = func(s state) { // a new file has its first mode when it has its name
+			named.apply = func(s state) { // a new file has its first mode when it has its name, if it got no other before that was safe
 				link(s)
-				s.at(made).mode = 0o644
+				if n := s.at(made); n.mode == 0 {
+					n.mode = 0o644
+				}
 			}
 			return []change{named, d.fill(made, fill)}
 		})
