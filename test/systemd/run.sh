@@ -42,8 +42,9 @@ VERSION=0.0.1 DIST=$work/old scripts/packages.sh >/dev/null
 DIST=$work/new scripts/packages.sh
 DIST=$work/again scripts/packages.sh >/dev/null
 diff -r "$work/new" "$work/again" || { echo "test-systemd: two builds of one commit differ" >&2; exit 1; }
-rpm -qlp "$work"/new/*.rpm | grep -qx /usr/lib/systemd/system/vdsm-agentd.service
-rpm -qp --scripts "$work"/new/*.rpm | grep -q 'systemd-sysusers vdsm-agent.conf'
+rpm -qlp "$work"/new/*.rpm | grep -x /usr/lib/systemd/system/vdsm-agentd.service >/dev/null # not -q, which ends before rpm does
+rpm -qlp "$work"/new/*.rpm | grep -x /usr/share/vdsm-agent/prometheus/vdsm-agent.rules.yml >/dev/null
+rpm -qp --scripts "$work"/new/*.rpm | grep "systemd-sysusers vdsm-agent.conf" >/dev/null
 
 # A root of its own over the one that is kept, so that nothing is left in that.
 mkdir "$work/tmp" "$work/root"
