@@ -40,7 +40,7 @@ test: ## every test: vet, unit, race detector, end to end (as root)
 test-vm: ## virtual machines: real guests on a libvirt of the tests' own (as root)
 	@scripts/setup.sh vm
 	@scripts/guest.sh .vm
-	VM_GUEST=$(CURDIR)/.vm go test -race -tags vm -count=1 -timeout 18m -run '^TestReal' ./vmops/...
+	VM_GUEST=$(CURDIR)/.vm go test -race -tags vm -count=1 -timeout 30m -run '^TestReal' ./vmops/...
 
 .PHONY: test-systemd
 test-systemd: ## boot real systemd in a container with the deb: units, restarts, watchdog, journal, upgrade, purge (as root)
