@@ -144,7 +144,7 @@ func partCopiedOut(before, after string) error {
 
 // TestProve stops, crashes and fails every verb; see package prove.
 func TestProve(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "storageops", Golden: "testdata/points.golden", Sample: 10000, Second: 8, Cases: proofCases(), Ends: map[string]tasks.State{
+	prove.Run(t, prove.Config{Package: "storageops", Golden: "testdata/points.golden", Sample: 4000, Second: 8, Cases: proofCases(), Ends: map[string]tasks.State{
 		"copy into a full domain": tasks.Recovered, "copy an image into a full domain": tasks.Recovered, "merge in a full domain": tasks.Recovered,
 	}})
 }

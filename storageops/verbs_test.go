@@ -188,7 +188,7 @@ func stride() int64 {
 	if os.Getenv("EVERYWHERE") == "all" {
 		return 1
 	}
-	return 7
+	return 11
 }
 
 // TestStopEverywhere stops each verb right behind its records. The domain must then be as before, unless the stop was

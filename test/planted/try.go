@@ -115,7 +115,7 @@ func runCatcher(ctx context.Context, root, dir, test string, c catcher) (output 
 	args := append([]string{fmt.Sprintf("-test.v=%v", strings.HasPrefix(c.run, "^TestProve")), "-test.run", c.run, "-test.failfast", "-test.parallel", "8"}, c.args...)
 	cmd := exec.CommandContext(ctx, test, args...)
 	cmd.Dir = filepath.Join(root, c.pkg)
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PROVE_SEED="+c.seed)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PROVE_SEED="+c.seed, "PROVE=10000") // a larger sample than that of make test
 	out := &untilRule{end: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()

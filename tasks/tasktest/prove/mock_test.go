@@ -155,7 +155,7 @@ func mockCases() []prove.Case {
 }
 
 func TestProveMock(t *testing.T) {
-	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 10000, Durable: true, Cases: mockCases(), Ends: map[string]tasks.State{
+	prove.Run(t, prove.Config{Package: "mock", Golden: "testdata/points.golden", Sample: 4000, Durable: true, Cases: mockCases(), Ends: map[string]tasks.State{
 		"refused": tasks.Recovered, "refused, then not": tasks.Recovered, "refused, with an undo that fails": tasks.Failed,
 		"permanent": tasks.Failed, "permanent after the point of no return": tasks.Failed,
 		"decided elsewhere with an error": tasks.Recovered,
