@@ -2,6 +2,7 @@ package tasks_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,15 +15,24 @@ import (
 // once more after a restart; of no other step.
 func TestPassing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var told []string
+		tell := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, what)
+		}
 		b := newBench(t, func(o *tasks.Options) {
 			o.Passing = func(string) func() {
-				told = append(told, "begins")
-				return func() { told = append(told, "ends") }
+				tell("begins")
+				return func() { tell("ends") }
 			}
 		})
 		expect := func(what string, want ...string) {
 			t.Helper()
+			synctest.Wait() // an end is told after it can be seen
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(told, want) {
 				t.Errorf("%s: it was told %v, want %v", what, told, want)
 			}
