@@ -49,7 +49,7 @@ func newBars(c *cli, table bool) *bars {
 		if c.height > headRows {
 			b.rows = c.height - headRows
 		}
-		b.widen("TASK", "VERB", "STATE")
+		b.widen("TASK", "VERB", "recovering") // the longest: a state that is there for a moment moves no column
 		b.head = b.row(heading("PROGRESS"), func() (string, string) { return b.columns("TASK", "VERB", "STATE"), b.more() })
 	}
 	return b
